@@ -1,0 +1,2 @@
+/* Named values: see props.h. */
+#include "base/props.h"

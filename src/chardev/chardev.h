@@ -1,0 +1,78 @@
+/*
+ * Character devices: where a guest's serial port, console, monitor or debug port meets the host.
+ *
+ * A chardev has a back end (stdio, a file, a socket, a pty, ...) and at most one front end (the
+ * UART, a virtio port, a monitor), attached with a handler. The back end lives on the main loop:
+ * handler functions are called there. chardev_write() may be called from any thread, never blocks,
+ * and takes what fits in a bounded buffer; a front end that got fewer bytes accepted is told by
+ * handler->writable(). A mux (mon:stdio, mux=on) lets several front ends share one back end and
+ * switches with Ctrl-A c.
+ */
+#ifndef REVIRT_CHARDEV_CHARDEV_H
+#define REVIRT_CHARDEV_CHARDEV_H
+
+#include "base/props.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct chardev;
+struct error;
+struct loop;
+
+enum chardev_event {
+	CHARDEV_OPENED, /* a peer connected; always sent once for back ends that need none */
+	CHARDEV_CLOSED,
+	CHARDEV_BREAK,
+};
+
+struct chardev_handler {
+	size_t (*can_receive)(void *opaque); /* bytes the front end takes now */
+	void (*receive)(void *opaque, const uint8_t *data, size_t len);
+	void (*event)(void *opaque, enum chardev_event event); /* may be NULL */
+	void (*writable)(void *opaque);                        /* may be NULL */
+};
+
+/* What a back end of -chardev is: one row of the table in chardev.c. */
+struct chardev_class {
+	const char *name; /* "stdio" */
+	const char *desc;
+	const struct prop *props; /* own properties; id, mux, logfile, logappend are common */
+	int (*open)(struct chardev *chr, const struct props *props, struct error **err);
+};
+const struct chardev_class *const *chardev_classes(void); /* NULL-terminated */
+extern const struct prop chardev_common_props[];
+
+/* Makes a chardev on `loop`. Everything it needs from the file system is opened here. */
+struct chardev *chardev_new(const struct chardev_class *class, const char *id,
+			    const struct props *props, struct loop *loop, struct error **err);
+void chardev_free(struct chardev *chr); /* flushes what it can; restores the terminal */
+
+/* Legacy spellings: "stdio", "null", "pty", "file:x", "unix:path,server=on,wait=off",
+ * "tcp:host:port,…", "mon:stdio", "chardev:id", "fd:N". Returns class and props the same as
+ * -chardev would give. */
+int chardev_parse_legacy(const char *text, const struct chardev_class **class, struct props **props,
+			 bool *mux_with_monitor, struct error **err);
+
+/* Attaches a front end; an error when one is there and the chardev is no mux. NULL handler
+ * detaches. */
+int chardev_attach(struct chardev *chr, const struct chardev_handler *handler, void *opaque,
+		   struct error **err);
+/* Called by a front end when can_receive() has grown. Any thread. */
+void chardev_accept_input(struct chardev *chr);
+/* Takes up to len bytes, returns how many; for a mux, `opaque` of chardev_attach tells which front
+ * end. */
+size_t chardev_write(struct chardev *chr, const void *data, size_t len);
+size_t chardev_write_from(struct chardev *chr, void *frontend, const void *data, size_t len);
+bool chardev_is_open(struct chardev *chr);
+
+/* What Ctrl-A x, Ctrl-A h, … of a mux do beyond switching; set once by revirter. */
+void chardev_set_quit(void (*quit)(void *opaque), void *opaque);
+
+const char *chardev_id(const struct chardev *chr);
+/* QMP's query-chardev: "filename" text ("stdio", "unix:/x,server=on", "pty:/dev/pts/3"). */
+const char *chardev_filename(const struct chardev *chr);
+bool chardev_frontend_open(const struct chardev *chr);
+
+#endif
