@@ -1,0 +1,56 @@
+/*
+ * The VM as its operator sees it: running or paused, reset, powered down, ended.
+ *
+ * Run state changes only on the main loop. What a guest or a signal asks for arrives there as
+ * posted calls; QMP, the human monitor and the terminal's Ctrl-A keys call these functions
+ * directly, on that same thread. Every change is told to `emit`, which QMP sets to broadcast it as
+ * an event.
+ */
+#ifndef REVIRT_REVIRTER_VM_H
+#define REVIRT_REVIRTER_VM_H
+
+#include "machine/machine.h"
+
+struct description;
+struct json_object;
+
+/* QMP's RunState, the subset there is. */
+enum vm_state {
+	VM_PRELAUNCH, /* -S, before the first cont */
+	VM_RUNNING,
+	VM_PAUSED,
+	VM_SHUTDOWN, /* the guest powered off and -no-shutdown keeps us */
+	VM_GUEST_PANICKED,
+	VM_IO_ERROR,
+	VM_INTERNAL_ERROR,
+};
+const char *vm_state_name(enum vm_state state); /* "prelaunch", "running", "paused", ... */
+
+struct vm {
+	struct machine machine;
+	const struct description *desc;
+	enum vm_state state;
+	bool no_reboot, no_shutdown;
+	int exit_status;
+	/* Set by QMP: tells all monitors. Takes over the reference to data (may be NULL). */
+	void (*emit)(void *opaque, const char *event, struct json_object *data);
+	void *emit_opaque;
+	struct vm_requests *requests; /* vm.c's own */
+};
+
+/* stop: on return no vCPU runs and no device touches guest memory. Emits STOP. No-op when paused.
+ */
+void vm_pause(struct vm *vm, enum vm_state state);
+/* cont. Emits RESUME. Error: the guest has shut down or panicked and needs system_reset first. */
+int vm_resume(struct vm *vm, struct error **err);
+/* Resets machine and vCPUs and goes on if it was running. Emits RESET. */
+void vm_reset(struct vm *vm, enum machine_cause cause);
+/* Presses the power button. Emits POWERDOWN. */
+void vm_powerdown(struct vm *vm);
+/* Emits SHUTDOWN and ends the main loop (or pauses, with -no-shutdown and a guest's cause). */
+void vm_shutdown(struct vm *vm, enum machine_cause cause);
+/* Ends the process's main loop with this exit status, whatever -no-shutdown says. */
+void vm_quit(struct vm *vm, enum machine_cause cause);
+bool vm_is_running(const struct vm *vm);
+
+#endif
