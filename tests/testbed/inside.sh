@@ -1,0 +1,73 @@
+#!/bin/busybox sh
+# inside.sh RUN: the testbed's PID 1 after switch_root; the host's files are its root. Makes the rest of a
+# system, runs RUN/command with its output going to the virtio-serial ports, reports the exit status.
+# On the port "status" it says two lines: "up" and, when all output is delivered, "exit N".
+run=$1
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+
+mount -t sysfs sysfs /sys
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o mode=620,gid=5,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t tmpfs -o mode=755 run /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+hostname testbed
+ip link set lo up
+
+# port NAME: prints the device of the virtio-serial port.
+port() {
+	local dir
+
+	for dir in /sys/class/virtio-ports/*; do
+		if [ "$(cat "$dir/name")" = "$1" ]; then
+			echo "/dev/${dir##*/}"
+			return
+		fi
+	done
+	echo "testbed: no port $1" >/dev/kmsg
+	poweroff -f
+}
+
+# node NAME MAJOR MINOR MODULE-ON-DEMAND…: opening it makes the kernel load the driver.
+node() {
+	[ -e "/dev/$1" ] || mknod -m 666 "/dev/$1" c "$2" "$3"
+}
+
+mkdir -p /dev/net /dev/vfio /dev/mapper
+node net/tun 10 200
+node vhost-net 10 238
+node vhost-vsock 10 241
+node vfio/vfio 10 196
+node fuse 10 229
+node loop-control 10 237
+node mapper/control 10 236
+chmod 666 /dev/kvm
+
+. "$run/settings"
+mkdir -p "/lib/modules"
+ln -sfn "$modules" "/lib/modules/${modules##*/}"
+if [ -n "$out" ]; then
+	mkdir -p "$out"
+	mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=mmap out "$out"
+	echo "$out/core.%e.%p" >/proc/sys/kernel/core_pattern
+	ulimit -c unlimited
+fi
+
+status=$(port status)
+mkfifo /run/testbed.out /run/testbed.err
+cat /run/testbed.out >"$(port out)" &
+cat_out=$!
+cat /run/testbed.err >"$(port err)" &
+cat_err=$!
+exec 3>"$status"
+echo up >&3
+input=/dev/null
+[ -z "$stdin" ] || input=$(port in)
+# The full path: busybox would take a bare sh for itself, and its own applets for the host's programs.
+/bin/sh "$run/command" <"$input" >/run/testbed.out 2>/run/testbed.err 3>&-
+code=$?
+wait $cat_out $cat_err
+sync
+echo "exit $code" >&3
+sleep 10
+poweroff -f
