@@ -1,0 +1,24 @@
+/*
+ * Bits of the processor's control registers, as the manuals name them (Intel SDM vol. 3 §2.5,
+ * §2.2.1; APM vol. 2 §3.1). Freestanding.
+ */
+#ifndef REVIRT_X86_REGISTERS_H
+#define REVIRT_X86_REGISTERS_H
+
+#define CR0_PE     (1u << 0) /* protected mode */
+#define CR0_ET     (1u << 4) /* reads as 1 on every processor since the 486 */
+#define CR0_NE     (1u << 5)
+#define CR0_WP     (1u << 16)
+#define CR0_NW     (1u << 29)
+#define CR0_CD     (1u << 30)
+#define CR0_PG     (1u << 31)
+
+#define CR4_PAE    (1u << 5)
+
+#define EFER_LME   (1u << 8)
+#define EFER_LMA   (1u << 10)
+
+#define RFLAGS_ONE (1u << 1) /* always set */
+#define RFLAGS_IF  (1u << 9)
+
+#endif
