@@ -1,28 +1,39 @@
 #!/bin/busybox sh
 # init.sh: /init of the testbed's initramfs. Mounts the host's root, read-only over 9p, below an
-# overlay whose writable side is a tmpfs, mounts what a system has, and hands over to inside.sh there.
+# overlay whose writable side is a tmpfs, and hands over to inside.sh there. KVM, which takes longest to
+# load, is loaded meanwhile by a process that stays in the initramfs; so that is not emptied.
 # tests/testbed/run passes on the kernel command line, in base64 because paths may contain anything:
 #	testbed.run=	the folder of this run, on the host and therefore inside too
 #	testbed.kit=	the folder of this file
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
-while read -r module; do
-	insmod "$module"
-done </etc/modules
 
-root=/mnt
+kvm=
+while read -r module; do
+	case ${module##*/} in
+	ccp.ko | irqbypass.ko | kvm.ko | kvm-amd.ko) kvm="$kvm $module" ;;
+	*) insmod "$module" ;;
+	esac
+done </etc/modules
+for module in $kvm; do
+	insmod "$module"
+done &
+
 mkdir /lower /rw
 mount -t tmpfs -o size=90%,mode=755 rw /rw
 mkdir /rw/upper /rw/work
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose root /lower || poweroff -f
-mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root $root || poweroff -f
+mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /mnt || poweroff -f
+mount -t proc proc /mnt/proc
+mount -t devtmpfs dev /mnt/dev
 
-for word in $(cat /proc/cmdline); do
+read -r words </proc/cmdline
+for word in $words; do
 	case $word in
 	testbed.run=*) run=$(echo "${word#*=}" | base64 -d) ;;
 	testbed.kit=*) kit=$(echo "${word#*=}" | base64 -d) ;;
 	esac
 done
-mount --move /proc $root/proc
-mount --move /dev $root/dev
-exec switch_root $root /bin/busybox sh "$kit/inside.sh" "$run"
+cd /mnt || poweroff -f
+mount --move . /
+exec chroot . /bin/busybox sh "$kit/inside.sh" "$run"

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# inside.sh RUN: the testbed's PID 1 after switch_root; the host's files are its root. Makes the rest of a
+# inside.sh RUN: the testbed's PID 1 after init.sh; the host's files are its root. Makes the rest of a
 # system, runs RUN/command with its output going to the virtio-serial ports, reports the exit status.
 # On the port "status" it says two lines: "up" and, when all output is delivered, "exit N".
 run=$1
@@ -28,11 +28,15 @@ port() {
 	poweroff -f
 }
 
-# node NAME MAJOR MINOR MODULE-ON-DEMAND…: opening it makes the kernel load the driver.
+# node NAME MAJOR MINOR: a device whose driver the kernel loads when somebody opens it.
 node() {
 	[ -e "/dev/$1" ] || mknod -m 666 "/dev/$1" c "$2" "$3"
 }
 
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 mkdir -p /dev/net /dev/vfio /dev/mapper
 node net/tun 10 200
 node vhost-net 10 238
@@ -41,7 +45,6 @@ node vfio/vfio 10 196
 node fuse 10 229
 node loop-control 10 237
 node mapper/control 10 236
-chmod 666 /dev/kvm
 
 . "$run/settings"
 mkdir -p "/lib/modules"
@@ -60,6 +63,8 @@ cat_out=$!
 cat /run/testbed.err >"$(port err)" &
 cat_err=$!
 exec 3>"$status"
+until [ -e /dev/kvm ]; do usleep 10000; done
+chmod 666 /dev/kvm
 echo up >&3
 input=/dev/null
 [ -z "$stdin" ] || input=$(port in)
@@ -69,5 +74,6 @@ code=$?
 wait $cat_out $cat_err
 sync
 echo "exit $code" >&3
+# run ends QEMU now.
 sleep 10
 poweroff -f
