@@ -31,7 +31,8 @@ struct gmem {
 	uint64_t low_size;  /* RAM below 4 GiB, from 0 */
 	uint64_t high_size; /* RAM from 4 GiB on */
 	int fd;             /* the memfd behind it, or -1; shared with vhost and vhost-user */
-	uint8_t *host;
+	uint8_t *host;      /* all of it, size bytes */
+	void *reservation;  /* gmem.c's: the mapping with its alignment slack */
 };
 
 struct gmem_config {

@@ -20,6 +20,7 @@
 struct backends;
 struct loop;
 struct vcpu;
+struct vcpu_set;
 
 #define MACHINE_MAX_VCPUS 64
 
@@ -55,7 +56,8 @@ struct machine_events {
 	void (*reset)(void *opaque, enum machine_cause cause);
 	void (*panicked)(void *opaque, const char *action); /* "pause", "poweroff", "run" */
 	void (*exit)(void *opaque, int status);             /* isa-debug-exit */
-	void (*balloon)(void *opaque, uint64_t actual);     /* bytes the guest has now */
+	void (*failed)(void *opaque);                   /* a vCPU can't go on: an internal error */
+	void (*balloon)(void *opaque, uint64_t actual); /* bytes the guest has now */
 	void *opaque;
 };
 
@@ -73,6 +75,7 @@ struct machine {
 	struct machine_events events;
 	struct vcpu *vcpus;
 	unsigned n_vcpus;
+	struct vcpu_set *vcpu_set;
 	struct device *devices; /* in order of creation */
 	struct device *last_device;
 	void (*power_button)(struct machine *machine); /* set by the PM block */

@@ -82,7 +82,6 @@ struct pci_msix {
 	struct msix_entry *table;
 	uint64_t *pending; /* one bit a vector */
 	pthread_mutex_t lock;
-	struct region region;
 };
 
 struct pci_device_id {
@@ -100,6 +99,7 @@ struct pci_device {
 	struct pci_bar bars[PCI_BARS];
 	struct pci_msix msix;
 	struct irq_line intx;
+	bool intx_wanted; /* the function's level, whatever the command register lets through */
 	uint8_t next_cap; /* where the next capability goes */
 	void *opaque;     /* the device's own */
 
@@ -141,6 +141,12 @@ int pci_plug(struct pci_bus *bus, struct pci_device *dev, int slot, int function
 /* Back to the state after power-on: BARs unmapped, command 0, MSI-X off and masked. */
 void pci_device_reset(struct pci_device *dev);
 void pci_device_destroy(struct pci_device *dev);
+
+/* Little-endian fields of the configuration space. */
+uint16_t pci_get16(const struct pci_device *dev, unsigned offset);
+uint32_t pci_get32(const struct pci_device *dev, unsigned offset);
+void pci_set16(struct pci_device *dev, unsigned offset, uint16_t value);
+void pci_set32(struct pci_device *dev, unsigned offset, uint32_t value);
 
 const char *pci_bus_name(const struct pci_bus *bus); /* "pcie.0", or the root port's id */
 unsigned pci_bus_number(const struct pci_bus *bus);

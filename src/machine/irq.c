@@ -1,0 +1,65 @@
+/* Interrupts on their way to the guest: see irq.h. */
+#include "machine/irq.h"
+
+#include "base/log.h"
+#include "hav.h"
+
+#include <errno.h>
+#include <string.h>
+
+void irqs_init(struct irqs *irqs, struct hav_vm *vm)
+{
+	*irqs = (struct irqs){ .vm = vm };
+	pthread_mutex_init(&irqs->lock, NULL);
+}
+
+void irq_line_init(struct irq_line *line, struct irqs *irqs, unsigned gsi)
+{
+	*line = (struct irq_line){ .irqs = irqs, .gsi = gsi };
+}
+
+/* #syscalls ioctl=KVM_IRQ_LINE */
+static void drive_gsi(struct irqs *irqs, unsigned gsi, bool level)
+{
+	if (irqs->vm)
+		hav_irq_set(irqs->vm, gsi, level, NULL);
+}
+
+/* The GSI is driven with the lock held, so that two lines' changes reach it in their order. */
+void irq_set(struct irq_line *line, bool level)
+{
+	struct irqs *irqs = line->irqs;
+	uint16_t before;
+
+	pthread_mutex_lock(&irqs->lock);
+	if (line->level != level) {
+		line->level = level;
+		before = irqs->high[line->gsi];
+		irqs->high[line->gsi] += level ? 1 : -1;
+		if (!before != !irqs->high[line->gsi])
+			drive_gsi(irqs, line->gsi, level);
+	}
+	pthread_mutex_unlock(&irqs->lock);
+}
+
+void irq_pulse(struct irq_line *line)
+{
+	irq_set(line, true);
+	irq_set(line, false);
+}
+
+/* #syscalls ioctl=KVM_SIGNAL_MSI */
+void irq_msi(struct irqs *irqs, uint64_t address, uint32_t data)
+{
+	if (irqs->vm) {
+		if (hav_msi_send(irqs->vm, address, data) < 0)
+			LOG_ONCE("interrupt message 0x%llx/0x%x not delivered: %s",
+				 (unsigned long long)address, data, strerror(errno));
+		return;
+	}
+	pthread_mutex_lock(&irqs->lock);
+	irqs->last_msi.address = address;
+	irqs->last_msi.data = data;
+	irqs->last_msi.count++;
+	pthread_mutex_unlock(&irqs->lock);
+}
