@@ -1,6 +1,6 @@
 /*
- * Bits of the processor's control registers, as the manuals name them (Intel SDM vol. 3 §2.5,
- * §2.2.1; APM vol. 2 §3.1). Freestanding.
+ * Bits of the processor's control registers and MSRs, as the manuals name them (Intel SDM vol. 3
+ * §2.5, §2.2.1; APM vol. 2 §3.1). Freestanding.
  */
 #ifndef REVIRT_X86_REGISTERS_H
 #define REVIRT_X86_REGISTERS_H
@@ -20,5 +20,12 @@
 
 #define RFLAGS_ONE (1u << 1) /* always set */
 #define RFLAGS_IF  (1u << 9)
+
+/* Model-specific registers (Intel SDM vol. 4 table 2-2). */
+#define MSR_IA32_MISC_ENABLE	     0x1a0
+#define MISC_ENABLE_FAST_STRING	     (1u << 0)
+#define MSR_IA32_MTRR_DEF_TYPE	     0x2ff
+#define MTRR_DEF_TYPE_E		     (1u << 11) /* MTRRs are on */
+#define MTRR_TYPE_WRITE_BACK	     6
 
 #endif
