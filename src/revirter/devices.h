@@ -1,0 +1,11 @@
+/* The table of device classes: the names -device knows. */
+#ifndef REVIRT_REVIRTER_DEVICES_H
+#define REVIRT_REVIRTER_DEVICES_H
+
+#include "machine/device.h"
+
+extern const struct device_class *const device_classes[]; /* NULL-terminated, sorted by name */
+
+const struct device_class *device_class_find(const char *name); /* NULL: none */
+
+#endif
