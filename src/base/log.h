@@ -17,7 +17,8 @@ enum log_item {
 	LOG_RESET = 1 << 2,
 	LOG_PCI = 1 << 3,
 	LOG_VIRTIO = 1 << 4,
-	LOG_EXITS = 1 << 5, /* every exit to user space */
+	LOG_EXITS = 1 << 5,   /* every exit to user space */
+	LOG_STARTUP = 1 << 6, /* how long it takes to the first entry into the guest */
 };
 
 /* Sends the log to descriptor fd from now on (the caller keeps it open). */

@@ -260,21 +260,32 @@ static struct value *find(const struct props *props, const char *name)
 	return NULL;
 }
 
+/* A list grows by one line a value; its first replaces the default. */
+static char *new_text(const struct value *value, const char *text)
+{
+	if (value->prop->list && value->given)
+		return xasprintf("%s\n%s", value->text, text);
+	return xstrdup(text);
+}
+
 static int set_value(struct value *value, const char *text, bool given, struct error **err)
 {
 	const struct prop *prop = value->prop;
 	struct error *e = NULL;
 	uint64_t number = 0;
+	char *old = value->text;
 
 	if (decode(prop, text, &number, &e) < 0) {
 		error_prefix(&e, "property '%s': ", prop->name);
 		error_propagate(err, e);
 		return -1;
 	}
-	free(value->text);
 	value->text = NULL;
-	if (prop->type == PROP_STRING || prop->type == PROP_ENUM)
-		value->text = xstrdup(text);
+	if (prop->type == PROP_STRING || prop->type == PROP_ENUM) {
+		value->text = old;
+		value->text = new_text(value, text);
+	}
+	free(old);
 	value->number = number;
 	value->present = true;
 	value->given = given;

@@ -38,6 +38,7 @@ struct prop {
 	uint64_t unit;
 	const char *alias_of; /* another spelling of that name */
 	bool required;
+	bool list; /* STRING that may be given several times: the values stand one a line */
 };
 
 /*
