@@ -93,6 +93,7 @@ struct virtio_device {
 	struct loop_watch **kick_watches;
 	struct virtio_kick *kicks;
 	/* The transport's: */
+	void *transport;
 	void (*signal_queue)(struct virtio_device *vd, unsigned q);
 	void (*signal_config)(struct virtio_device *vd);
 };
