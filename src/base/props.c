@@ -273,19 +273,17 @@ static int set_value(struct value *value, const char *text, bool given, struct e
 	const struct prop *prop = value->prop;
 	struct error *e = NULL;
 	uint64_t number = 0;
-	char *old = value->text;
+	char *new = NULL;
 
 	if (decode(prop, text, &number, &e) < 0) {
 		error_prefix(&e, "property '%s': ", prop->name);
 		error_propagate(err, e);
 		return -1;
 	}
-	value->text = NULL;
-	if (prop->type == PROP_STRING || prop->type == PROP_ENUM) {
-		value->text = old;
-		value->text = new_text(value, text);
-	}
-	free(old);
+	if (prop->type == PROP_STRING || prop->type == PROP_ENUM)
+		new = new_text(value, text);
+	free(value->text);
+	value->text = new;
 	value->number = number;
 	value->present = true;
 	value->given = given;
@@ -472,13 +470,24 @@ static int set_json_object(struct props *props, const char *prefix, struct json_
 	return 0;
 }
 
+/* Elements of a list are plain strings, or objects whose "str" is one (QEMU's String). */
 static int set_json_array(struct props *props, const char *prefix, struct json_object *array,
 			  struct error **err)
 {
-	for (size_t i = 0; i < json_object_array_length(array); i++) {
-		char *name AUTO_FREE = xasprintf("%s.%zu", prefix, i);
+	const struct value *list = find(props, prefix);
 
-		if (set_json(props, name, json_object_array_get_idx(array, i), err) < 0)
+	for (size_t i = 0; i < json_object_array_length(array); i++) {
+		struct json_object *element = json_object_array_get_idx(array, i), *str;
+		char *name AUTO_FREE = NULL;
+
+		if (list && list->prop->list) {
+			name = xstrdup(prefix);
+			if (json_object_object_get_ex(element, "str", &str))
+				element = str;
+		} else {
+			name = xasprintf("%s.%zu", prefix, i);
+		}
+		if (set_json(props, name, element, err) < 0)
 			return -1;
 	}
 	return 0;

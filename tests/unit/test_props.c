@@ -22,6 +22,7 @@ static const struct prop table[] = {
 	{ "mac", PROP_MAC },
 	{ "addr", PROP_ADDR },
 	{ "cache.direct", PROP_BOOL },
+	{ "forward", PROP_STRING, .list = true },
 	{},
 };
 static const struct prop more[] = {
@@ -112,7 +113,7 @@ static void test_refused(void **state)
 {
 	refuse("x,foo=1",
 	       "property 'foo' is not known; there are: file, server, queues, size, colour, mac, "
-	       "addr, cache.direct");
+	       "addr, cache.direct, forward");
 	refuse("x,,y,colour", "property 'colour' needs a value: colour=<choice>");
 	refuse("server=maybe", "property 'server': 'maybe' is neither on nor off");
 	refuse("queues=0", "property 'queues': 0 is out of range; from 1 to 8 is possible");
@@ -231,6 +232,22 @@ static void test_json_refused(void **state)
 	error_free(err);
 }
 
+static void test_list(void **state)
+{
+	struct props *p = parse("forward=tcp::1-:2,forward=udp::3-:4");
+	struct error *err = NULL;
+	struct json_object *o =
+		json_tokener_parse("{\"forward\": [\"a\", {\"str\": \"b\"}, \"c\"]}");
+
+	assert_string_equal(props_str(p, "forward"), "tcp::1-:2\nudp::3-:4");
+	props_free(p);
+	p = props_from_json(o, tables, &err);
+	assert_non_null(p);
+	assert_string_equal(props_str(p, "forward"), "a\nb\nc");
+	props_free(p);
+	json_object_put(o);
+}
+
 static void test_set(void **state)
 {
 	struct error *err = NULL;
@@ -251,7 +268,7 @@ int main(void)
 		cmocka_unit_test(test_spellings), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_required),  cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_json),      cmocka_unit_test(test_json_refused),
-		cmocka_unit_test(test_set),
+		cmocka_unit_test(test_set),       cmocka_unit_test(test_list),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
