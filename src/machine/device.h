@@ -19,6 +19,8 @@ struct device_class {
 	const char *desc; /* one line for -device help */
 	const struct prop
 		*props; /* ends with an entry without a name; id, bus, addr come by `bus` */
+	const struct prop
+		*more_props; /* those it shares with its kin (virtio_pci_props), or NULL */
 	int (*create)(struct machine *machine, const struct props *props, struct device **device,
 		      struct error **err);
 	void (*reset)(struct device *device); /* may be NULL, as the two below */
