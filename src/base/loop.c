@@ -339,6 +339,21 @@ void loop_post(struct loop *loop, struct loop_call *call)
 	wake(loop);
 }
 
+void loop_unpost(struct loop *loop, struct loop_call *call)
+{
+	pthread_mutex_lock(&loop->lock);
+	for (struct loop_call **c = &loop->first; call->queued && *c; c = &(*c)->next) {
+		if (*c != call)
+			continue;
+		*c = call->next;
+		if (loop->last == &call->next)
+			loop->last = c;
+		call->queued = false;
+		break;
+	}
+	pthread_mutex_unlock(&loop->lock);
+}
+
 struct sync_call {
 	struct loop_call call;
 	struct loop *loop;

@@ -57,6 +57,8 @@ struct loop_call {
 	bool queued;
 };
 void loop_post(struct loop *loop, struct loop_call *call);
+/* Takes back a call that has not begun to run, so that its memory may go. */
+void loop_unpost(struct loop *loop, struct loop_call *call);
 
 /* Runs fn(opaque) on the loop's thread and returns after it; directly when called from there, or
  * when the loop is not being run by any thread. */
