@@ -102,31 +102,23 @@ static int plan_file(const struct boot_job *job, struct plan *plan, struct error
 static int plan_memory(const struct boot_job *job, struct plan *plan, struct error **err)
 {
 	const struct setup_header *hdr = &plan->hdr;
-	uint64_t need = plan->load_size;
+	uint64_t need = plan->load_size,
+		 align = hdr->relocatable_kernel ? hdr->kernel_alignment : 1;
 
 	plan->gpa = BOOT_KERNEL_MIN_GPA;
 	if (hdr->version >= PREF_ADDRESS_SINCE) {
 		plan->gpa = hdr->pref_address;
 		need = MAX(need, hdr->init_size);
 	}
-	if (hdr->relocatable_kernel) {
-		uint64_t align = hdr->kernel_alignment;
-
-		if (!align || (align & (align - 1)))
-			return boot_error(&job->kernel, err,
-					  "has a broken header: its alignment is %#llx",
-					  (unsigned long long)align);
-		if (plan->gpa & (align - 1))
-			return boot_error(&job->kernel, err,
-					  "has a broken header: its address %#llx is not a "
-					  "multiple of its alignment %#llx",
-					  (unsigned long long)plan->gpa, (unsigned long long)align);
-	}
+	if (!align || (align & (align - 1)))
+		return boot_error(&job->kernel, err, "has a broken header: its alignment is %#llx",
+				  (unsigned long long)align);
 	if (plan->gpa < BOOT_KERNEL_MIN_GPA || plan->gpa > UINT32_MAX)
 		return boot_error(&job->kernel, err,
 				  "has a broken header: it wants to be loaded at %#llx",
 				  (unsigned long long)plan->gpa);
-	plan->end = plan->gpa + need;
+	/* It moves up to a multiple of its alignment before it needs that much. */
+	plan->end = ALIGN_UP(plan->gpa, align) + need;
 	if (plan->end > job->gm->low_size)
 		return boot_no_room(job, &job->kernel, plan->end, err);
 	plan->initrd_limit = (uint64_t)hdr->initrd_addr_max + 1;
