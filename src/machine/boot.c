@@ -306,6 +306,7 @@ static void set_modes(const struct gmem *gm, struct hav_sregs *sregs, bool long_
 {
 	sregs->cr0 = CR0_PE | CR0_ET;
 	sregs->cr2 = sregs->cr3 = sregs->cr4 = sregs->cr8 = sregs->efer = 0;
+	sregs->apic_base = MACHINE_LAPIC_BASE | APIC_BASE_EN | APIC_BASE_BSP;
 	if (!long_mode)
 		return;
 	paging_identity_map(gmem_slice(gm, BOOT_PAGING_GPA, PAGING_IDENTITY_SIZE(IDENTITY_GIB)),

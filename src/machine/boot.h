@@ -62,10 +62,9 @@ unsigned boot_standard_map(const struct gmem *gm, uint64_t ecam_base,
 			   struct boot_range map[BOOT_STANDARD_RANGES]);
 
 /*
- * Loads the kernel and what goes with it and fills the REGS and SREGS groups of bsp, which holds a
- * vCPU's reset state, with what the kernel's boot protocol wants at its entry. The MSRS group then
- * holds the few registers that firmware would have set, on each vCPU and not only this one. To be
- * called again at each reset.
+ * Loads the kernel and what goes with it and fills the REGS and SREGS groups of bsp with what the
+ * kernel's boot protocol wants at its entry. Its MSRS group then holds the few registers that
+ * firmware would have set, on each vCPU and not only this one. To be called again at each reset.
  */
 int boot_load(const struct gmem *gm, const struct boot_config *config, struct hav_state *bsp,
 	      struct error **err);

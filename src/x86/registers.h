@@ -22,10 +22,12 @@
 #define RFLAGS_IF  (1u << 9)
 
 /* Model-specific registers (Intel SDM vol. 4 table 2-2). */
-#define MSR_IA32_MISC_ENABLE	     0x1a0
-#define MISC_ENABLE_FAST_STRING	     (1u << 0)
-#define MSR_IA32_MTRR_DEF_TYPE	     0x2ff
-#define MTRR_DEF_TYPE_E		     (1u << 11) /* MTRRs are on */
-#define MTRR_TYPE_WRITE_BACK	     6
+#define APIC_BASE_BSP           (1u << 8) /* in IA32_APIC_BASE */
+#define APIC_BASE_EN            (1u << 11)
+#define MSR_IA32_MISC_ENABLE    0x1a0
+#define MISC_ENABLE_FAST_STRING (1u << 0)
+#define MSR_IA32_MTRR_DEF_TYPE  0x2ff
+#define MTRR_DEF_TYPE_E         (1u << 11) /* MTRRs are on */
+#define MTRR_TYPE_WRITE_BACK    6
 
 #endif

@@ -146,6 +146,7 @@ static void has_common_state(const struct world *w)
 	assert_int_equal(w->bsp.version, HAV_API_VERSION);
 	assert_int_equal(w->bsp.groups, HAV_STATE_REGS | HAV_STATE_SREGS | HAV_STATE_MSRS);
 	assert_int_equal(w->bsp.regs.rflags, 2);
+	assert_int_equal(s->apic_base, 0xfee00900);
 	is_flat(&s->ds, 0x18, 0xc93);
 	is_flat(&s->es, 0x18, 0xc93);
 	is_flat(&s->ss, 0x18, 0xc93);
