@@ -72,6 +72,12 @@ struct cpu_config {
 	bool enforce;    /* refuse to start without them */
 };
 
+/*
+ * Turns every bit of that name (kvmclock has two) on or off; false: there is no such feature. The
+ * last call for a name counts.
+ */
+bool cpu_config_feature(struct cpu_config *config, const char *name, bool on);
+
 /* Turns a leaf the backend can give into what the guest sees; regs is eax, ebx, ecx, edx. False:
  * the guest does not get this leaf. */
 bool cpu_config_apply(const struct cpu_config *config, uint32_t leaf, uint32_t subleaf,
