@@ -16,8 +16,6 @@
  */
 #include "virtio/queue.h"
 
-#include <string.h>
-
 /* Guest memory: aligned as the guest likes, and read exactly once. */
 typedef uint64_t __attribute__((aligned(1), may_alias)) guest_u64;
 
@@ -345,60 +343,4 @@ void virtq_disable_notify(struct virtq *vq)
 	vq->no_notify = true;
 	if (!vq->event_idx)
 		store_relaxed(&vq->used->flags, VIRTQ_USED_F_NO_NOTIFY);
-}
-
-size_t iov_to_buf(const struct iovec *iov, unsigned n, size_t offset, void *buf, size_t len)
-{
-	size_t done = 0;
-
-	for (unsigned i = 0; i < n && done < len; i++) {
-		size_t piece;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		piece = iov[i].iov_len - offset;
-		if (piece > len - done)
-			piece = len - done;
-		memcpy((char *)buf + done, (const char *)iov[i].iov_base + offset, piece);
-		done += piece;
-		offset = 0;
-	}
-	return done;
-}
-
-size_t iov_from_buf(const struct iovec *iov, unsigned n, size_t offset, const void *buf, size_t len)
-{
-	size_t done = 0;
-
-	for (unsigned i = 0; i < n && done < len; i++) {
-		size_t piece;
-
-		if (offset >= iov[i].iov_len) {
-			offset -= iov[i].iov_len;
-			continue;
-		}
-		piece = iov[i].iov_len - offset;
-		if (piece > len - done)
-			piece = len - done;
-		memcpy((char *)iov[i].iov_base + offset, (const char *)buf + done, piece);
-		done += piece;
-		offset = 0;
-	}
-	return done;
-}
-
-struct iovec *iov_skip(struct iovec *iov, unsigned *n, size_t skip)
-{
-	while (*n && skip >= iov->iov_len) {
-		skip -= iov->iov_len;
-		iov++;
-		--*n;
-	}
-	if (*n && skip) {
-		iov->iov_base = (char *)iov->iov_base + skip;
-		iov->iov_len -= skip;
-	}
-	return iov;
 }

@@ -15,6 +15,7 @@
 #ifndef REVIRT_VIRTIO_QUEUE_H
 #define REVIRT_VIRTIO_QUEUE_H
 
+#include "base/iov.h"
 #include "machine/gmem.h"
 
 #define VIRTQ_MAX_SIZE     1024
@@ -131,12 +132,5 @@ bool virtq_should_signal(struct virtq *vq);
  */
 bool virtq_enable_notify(struct virtq *vq);
 void virtq_disable_notify(struct virtq *vq);
-
-/* Byte-wise access to an iovec array, bounded by what is there; returns bytes copied. */
-size_t iov_to_buf(const struct iovec *iov, unsigned n, size_t offset, void *buf, size_t len);
-size_t iov_from_buf(const struct iovec *iov, unsigned n, size_t offset, const void *buf,
-		    size_t len);
-/* Drops `skip` bytes from the front in place; returns the first piece left, *n updated. */
-struct iovec *iov_skip(struct iovec *iov, unsigned *n, size_t skip);
 
 #endif
