@@ -133,7 +133,7 @@ static void forget(struct iothread *iothread)
 }
 
 /* The thread's way out: glibc gives its stack back and ends it. */
-/* #syscalls:main,io futex madvise munmap exit rseq set_robust_list rt_sigprocmask */
+/* #syscalls:main,io futex madvise=MADV_DONTNEED munmap exit rseq set_robust_list rt_sigprocmask */
 void iothread_free(struct iothread *iothread)
 {
 	if (!iothread)
