@@ -384,7 +384,7 @@ static uint64_t place_mcfg(struct area *area, const struct acpi_config *config)
 {
 	struct mcfg mcfg = { .header = header("MCFG", 1),
 			     .base = config->windows.ecam_base,
-			     .last_bus = 255 };
+			     .last_bus = config->last_bus };
 	struct aml a = {};
 
 	aml_bytes(&a, &mcfg, sizeof(mcfg));

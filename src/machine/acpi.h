@@ -21,6 +21,11 @@ struct acpi_config {
 	uint32_t apic_ids[MACHINE_MAX_VCPUS];
 	bool pci;                   /* there is a host bridge, */
 	struct pci_windows windows; /* and this is what it decodes */
+	/*
+	 * The highest bus number there is. Guests look for devices on each number they are told of,
+	 * by ports, at two exits a slot.
+	 */
+	uint8_t last_bus;
 	bool serial[ACPI_MAX_SERIALS];
 	bool rtc, i8042, vga, pvpanic;
 	/*

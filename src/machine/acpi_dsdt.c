@@ -81,7 +81,7 @@ static void add_pci_resources(struct aml *a, const struct acpi_config *config)
 	const uint32_t after = PCI_CONFIG_PORTS + PCI_CONFIG_N_PORTS;
 	struct aml crs = {};
 
-	aml_res_bus_window(&crs, 0, 256);
+	aml_res_bus_window(&crs, 0, config->last_bus + 1);
 	aml_res_io(&crs, PCI_CONFIG_PORTS, PCI_CONFIG_N_PORTS);
 	aml_res_io_window(&crs, 0, PCI_CONFIG_PORTS);
 	aml_res_io_window(&crs, after, 0x10000 - after);

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 
 struct backends;
+struct coalescer;
 struct loop;
 struct vcpu;
 struct vcpu_set;
@@ -70,7 +71,8 @@ struct machine {
 	struct gmem mem;
 	struct bus *io, *memory;
 	struct irqs irqs;
-	struct pci_host *pci; /* NULL on microvm without PCI */
+	struct coalescer *coalescer; /* NULL where the backend keeps no writes back */
+	struct pci_host *pci;        /* NULL on microvm without PCI */
 	struct backends *backends;
 	struct machine_events events;
 	struct vcpu *vcpus;

@@ -171,6 +171,8 @@ struct pci_bus *pci_host_find_bus(struct pci_host *host, const char *name, struc
 struct pci_bus *pci_bus_new(struct pci_host *host, struct pci_device *bridge, const char *name);
 /* Assigns bus numbers, bridge windows and BARs and enables decoding, as firmware would. */
 void pci_assign(struct pci_host *host);
+/* The highest bus number pci_assign() gave out. */
+unsigned pci_last_bus(const struct pci_host *host);
 /* GSI that INTA#.. of a root-bus slot reaches; matches the DSDT's _PRT. */
 unsigned pci_intx_gsi(unsigned slot, unsigned pin);
 

@@ -43,6 +43,7 @@ struct pci_host {
 	struct region ports, ecam;
 	struct pci_bus *root;
 	struct pci_bus *buses;    /* all, the root first */
+	unsigned last_bus;        /* number */
 	struct pci_device bridge; /* 00:00.0 */
 };
 
@@ -369,7 +370,13 @@ void pci_assign(struct pci_host *host)
 
 	pthread_mutex_lock(&host->lock);
 	assign_bus(host->root, &a);
+	host->last_bus = a.next_bus - 1;
 	pthread_mutex_unlock(&host->lock);
+}
+
+unsigned pci_last_bus(const struct pci_host *host)
+{
+	return host->last_bus;
 }
 
 /* --- The host bridge ---- */

@@ -13,6 +13,10 @@
  * Registers are touched on vCPU threads, input comes on the main loop's; one mutex guards them. It
  * is not held while the character device is called. Whoever finds bytes in the transmit FIFO drains
  * it, one thread at a time; what others add meanwhile it takes along.
+ *
+ * While the guest polls LSR between its writes to THR, as a boot console does, those writes are
+ * kept back (coalesce.h), until it drives the transmitter by interrupts: these are raised by the
+ * writes.
  */
 #include "machine/serial.h"
 
@@ -20,6 +24,7 @@
 #include "base/util.h"
 #include "chardev/chardev.h"
 #include "machine/backends.h"
+#include "machine/coalesce.h"
 #include "machine/device_list.h"
 #include "machine/machine.h"
 
@@ -81,6 +86,12 @@ enum {
 
 #define FIFO_SIZE   16
 
+/*
+ * Starting and ending to keep writes back takes the backend a while. A guest that changes between
+ * polling and interrupts more often than a boot does gets no more of it.
+ */
+#define COALESCE_CHANGES 16
+
 struct fifo {
 	uint8_t bytes[FIFO_SIZE];
 	unsigned head, count;
@@ -96,6 +107,9 @@ struct serial {
 	bool thri_pending;
 	struct fifo rx, tx;
 	bool draining, drain_again;
+	struct coalescer *coalescer; /* may be NULL */
+	bool coalescing;
+	unsigned coalesce_changes;
 };
 
 const struct serial_place serial_places[4] = {
@@ -288,6 +302,14 @@ static const struct chardev_handler serial_handler = {
 
 /* --- Registers; with the lock held ---- */
 
+static void coalesce_thr(struct serial *s, bool on)
+{
+	if (on == s->coalescing || (on && s->coalesce_changes >= COALESCE_CHANGES))
+		return;
+	s->coalescing = coalesce_register(s->coalescer, &s->ports, UART_RBR_THR_DLL, 1, on);
+	s->coalesce_changes++;
+}
+
 static uint8_t read_rbr(struct serial *s)
 {
 	uint8_t byte = 0;
@@ -314,6 +336,11 @@ static uint8_t read_lsr(struct serial *s)
 	uint8_t lsr = line_status(s);
 
 	s->lsr_errors = 0;
+	if (s->coalescer && !(s->ier & IER_THRI) && !(s->mcr & MCR_LOOP)) {
+		coalesce_thr(s, true);
+		if (s->coalescing)
+			coalesce_expect(s->coalescer);
+	}
 	return lsr;
 }
 
@@ -347,6 +374,8 @@ static void write_ier(struct serial *s, uint8_t value)
 	bool rising = value & ~s->ier & IER_THRI;
 
 	s->ier = value & IER_ALL;
+	if (rising)
+		coalesce_thr(s, false);
 	if (rising && !s->tx.count)
 		s->thri_pending = true;
 }
@@ -382,9 +411,15 @@ static void write_register(struct serial *s, unsigned reg, uint8_t value)
 			write_ier(s, value);
 		break;
 	case UART_IIR_FCR: write_fcr(s, value); break;
-	case UART_LCR: s->lcr = value; break;
+	case UART_LCR:
+		s->lcr = value;
+		if (value & LCR_DLAB)
+			coalesce_thr(s, false);
+		break;
 	case UART_MCR:
 		s->mcr = value & MCR_ALL;
+		if (value & MCR_LOOP)
+			coalesce_thr(s, false);
 		update_msr(s);
 		break;
 	case UART_SCR: s->scr = value; break;
@@ -443,10 +478,17 @@ void serial_reset(struct serial *s)
 	s->msr = MSR_PRESENT;
 	s->thri_pending = false;
 	s->rx.count = s->tx.count = 0;
+	coalesce_thr(s, false);
+	s->coalesce_changes = 0;
 	update_irq(s);
 	pthread_mutex_unlock(&s->lock);
 	if (s->chr)
 		chardev_accept_input(s->chr);
+}
+
+void serial_set_coalescer(struct serial *s, struct coalescer *coalescer)
+{
+	s->coalescer = coalescer;
 }
 
 struct serial *serial_new(struct bus *io, struct irqs *irqs, uint16_t iobase, unsigned irq,
@@ -556,6 +598,7 @@ static int isa_serial_create(struct machine *machine, const struct props *props,
 		return -1;
 	isa = xcalloc(1, sizeof(*isa));
 	isa->serial = serial;
+	serial_set_coalescer(serial, machine->coalescer);
 	*device = &isa->dev;
 	return 0;
 }

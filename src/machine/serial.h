@@ -9,6 +9,7 @@
 #include "machine/irq.h"
 
 struct chardev;
+struct coalescer;
 struct error;
 struct serial;
 
@@ -24,6 +25,8 @@ extern const struct serial_place serial_places[4];
 /* Puts a UART at iobase. chr may be NULL: what is sent is lost. */
 struct serial *serial_new(struct bus *io, struct irqs *irqs, uint16_t iobase, unsigned irq,
 			  struct chardev *chr, struct error **err);
+/* Before the guest runs; NULL keeps no writes back. */
+void serial_set_coalescer(struct serial *serial, struct coalescer *coalescer);
 void serial_reset(struct serial *serial);
 void serial_free(struct serial *serial); /* NULL is fine */
 

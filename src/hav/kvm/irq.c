@@ -2,8 +2,8 @@
  * KVM: interrupt controllers in the kernel, irqfds, ioeventfds and the ring of writes kept back.
  *
  * GSI routing is one table that is set as a whole: the 24 IOAPIC pins (with the PICs' 16 lines),
- * followed by the messages that irqfds stand for. It is written when the first irqfd with a message
- * is bound, and at every change.
+ * followed by the messages that irqfds stand for. The kernel's own table is like it, but that it
+ * has the interval timer on pin 0.
  */
 #include "hav/kvm/kvm.h"
 
@@ -21,36 +21,6 @@
 static struct kvm_vm *to_kvm(struct hav_vm *vm)
 {
 	return container_of(vm, struct kvm_vm, vm);
-}
-
-static int create_split(struct kvm_vm *vm, struct error **err)
-{
-	struct kvm_enable_cap cap = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { IOAPIC_PINS } };
-
-	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0)
-		return kvm_error(err, "cannot create local APICs alone");
-	return 0;
-}
-
-static int create_full(struct kvm_vm *vm, struct error **err)
-{
-	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
-
-	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0) < 0)
-		return kvm_error(err, "cannot create the interrupt controllers");
-	if (ioctl(vm->fd, KVM_CREATE_PIT2, &pit) < 0)
-		return kvm_error(err, "cannot create the interval timer");
-	return 0;
-}
-
-int kvm_irqchip_create(struct kvm_vm *vm, struct error **err)
-{
-	switch (vm->vm.config.irqchip) {
-	case HAV_IRQCHIP_KERNEL: return create_full(vm, err);
-	case HAV_IRQCHIP_SPLIT: return create_split(vm, err);
-	case HAV_IRQCHIP_NONE: break;
-	}
-	return 0;
 }
 
 int kvm_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error **err)
@@ -73,7 +43,7 @@ int kvm_msi_send(struct hav_vm *vm, uint64_t address, uint32_t data)
 	return ioctl(to_kvm(vm)->fd, KVM_SIGNAL_MSI, &msi) < 0 ? -1 : 0;
 }
 
-/* --- irqfd ---- */
+/* --- Controllers and routes ---- */
 
 static void route_chip(struct kvm_irq_routing *table, unsigned gsi, unsigned chip, unsigned pin)
 {
@@ -106,7 +76,8 @@ static int write_routing(struct kvm_vm *vm, struct error **err)
 			route_chip(table, i, i < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE,
 				   i & 7);
 		for (unsigned i = 0; i < IOAPIC_PINS; i++)
-			route_chip(table, i, KVM_IRQCHIP_IOAPIC, i == 0 ? IRQ0_PIN : i);
+			if (i != IRQ0_PIN)
+				route_chip(table, i, KVM_IRQCHIP_IOAPIC, i == 0 ? IRQ0_PIN : i);
 	}
 	for (unsigned i = 0; i < vm->n_routes; i++)
 		if (vm->routes[i].fd >= 0)
@@ -115,6 +86,38 @@ static int write_routing(struct kvm_vm *vm, struct error **err)
 		return kvm_error(err, "cannot set interrupt routes");
 	return 0;
 }
+
+static int create_split(struct kvm_vm *vm, struct error **err)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { IOAPIC_PINS } };
+
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0)
+		return kvm_error(err, "cannot create local APICs alone");
+	return 0;
+}
+
+static int create_full(struct kvm_vm *vm, struct error **err)
+{
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+
+	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0) < 0)
+		return kvm_error(err, "cannot create the interrupt controllers");
+	if (ioctl(vm->fd, KVM_CREATE_PIT2, &pit) < 0)
+		return kvm_error(err, "cannot create the interval timer");
+	return write_routing(vm, err);
+}
+
+int kvm_irqchip_create(struct kvm_vm *vm, struct error **err)
+{
+	switch (vm->vm.config.irqchip) {
+	case HAV_IRQCHIP_KERNEL: return create_full(vm, err);
+	case HAV_IRQCHIP_SPLIT: return create_split(vm, err);
+	case HAV_IRQCHIP_NONE: break;
+	}
+	return 0;
+}
+
+/* --- irqfd ---- */
 
 static struct kvm_msi_route *find_route(struct kvm_vm *vm, int fd, unsigned gsi)
 {

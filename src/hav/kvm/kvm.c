@@ -120,11 +120,15 @@ static unsigned kvm_capability(const struct hav *hav, enum hav_cap cap)
 	return 0;
 }
 
-/* CPUID.1:ECX.TSC-deadline is KVM's to give with its local APIC, yet not in the list it returns. */
-static void add_tsc_deadline(const struct kvm_hav *kvm, struct kvm_cpuid_entry2 *e)
+/* Leaf 1 ECX: what KVM leaves to its user to add. Guests look for KVM's own leaves only with the
+ * second. */
+#define FEATURE_TSC_DEADLINE BIT(24)
+#define FEATURE_HYPERVISOR   BIT(31)
+
+static void add_own_features(const struct kvm_hav *kvm, struct kvm_cpuid_entry2 *e)
 {
-	if (e->function == 1 && kvm->tsc_deadline)
-		e->ecx |= BIT(24);
+	if (e->function == 1)
+		e->ecx |= FEATURE_HYPERVISOR | (kvm->tsc_deadline ? FEATURE_TSC_DEADLINE : 0);
 }
 
 static int kvm_cpuid_supported(struct hav *hav, struct hav_cpuid *entries, size_t *n,
@@ -144,7 +148,7 @@ static int kvm_cpuid_supported(struct hav *hav, struct hav_cpuid *entries, size_
 	for (unsigned i = 0; i < list->nent; i++) {
 		struct kvm_cpuid_entry2 *e = &list->entries[i];
 
-		add_tsc_deadline(kvm, e);
+		add_own_features(kvm, e);
 		entries[i] = (struct hav_cpuid){
 			.leaf = e->function,
 			.subleaf = e->index,
