@@ -11,8 +11,11 @@
 
 #include "machine/machine.h"
 
+#include "machine/boot.h"
+
 struct description;
 struct json_object;
+struct vm_requests;
 
 /* QMP's RunState, the subset there is. */
 enum vm_state {
@@ -35,8 +38,21 @@ struct vm {
 	/* Set by QMP: tells all monitors. Takes over the reference to data (may be NULL). */
 	void (*emit)(void *opaque, const char *event, struct json_object *data);
 	void *emit_opaque;
+	/* What is loaded at each reset; its descriptors stay open. */
+	struct boot_config boot;
+	struct acpi_config *acpi;     /* NULL: the machine has no ACPI */
 	struct vm_requests *requests; /* vm.c's own */
 };
+
+/* Sets up machine.events. machine.main_loop is there. */
+void vm_init(struct vm *vm);
+/* From now on SIGINT, SIGTERM and SIGHUP end the VM in order. Before any other thread is started.
+ */
+int vm_watch_signals(struct vm *vm, struct error **err);
+void vm_destroy(struct vm *vm);
+
+/* Puts tables and kernel into memory and the vCPUs at the kernel's entry; vCPUs stand still. */
+int vm_load(struct vm *vm, struct error **err);
 
 /* stop: on return no vCPU runs and no device touches guest memory. Emits STOP. No-op when paused.
  */

@@ -1,0 +1,94 @@
+/*
+ * The guest's CPUID: the leaves the backend can give, each turned by the CPU model into what the
+ * guest sees (x86/cpuid_features.h), with the levels of the topology leaf that the vCPUs will fill.
+ */
+#include "revirter/cpu.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/util.h"
+#include "hav.h"
+#include "x86/cpuid.h"
+
+#define LEAF_TOPOLOGY   0xb
+#define TOPOLOGY_LEVELS 3 /* threads, cores, and the end */
+
+static uint32_t word_of(const struct hav_cpuid *e, enum cpu_reg reg)
+{
+	const uint32_t regs[] = { e->eax, e->ebx, e->ecx, e->edx };
+
+	return regs[reg];
+}
+
+static void supported_words(struct hav_cpuid *entries, size_t n, uint32_t words[CPU_WORDS])
+{
+	for (unsigned w = 0; w < CPU_WORDS; w++) {
+		const struct cpu_word_info *info = &cpu_words[w];
+		struct hav_cpuid *e = cpuid_find(entries, n, info->leaf, info->subleaf);
+
+		words[w] = e ? word_of(e, info->reg) : 0;
+	}
+}
+
+static int check_missing(const struct cpu_config *config, struct hav_cpuid *entries, size_t n,
+			 struct error **err)
+{
+	uint32_t words[CPU_WORDS];
+	const struct cpu_feature *missing;
+	size_t cursor = 0;
+
+	supported_words(entries, n, words);
+	while ((missing = cpu_config_missing(config, words, &cursor))) {
+		if (config->enforce) {
+			error_set(err,
+				  "-cpu: this host cannot give the guest '%s', and enforce is on",
+				  missing->name);
+			return -1;
+		}
+		if (config->check)
+			log_warn("-cpu: this host cannot give the guest '%s'", missing->name);
+	}
+	return 0;
+}
+
+/* Level n of leaf 0xb must exist for vcpus_create() to fill it in. */
+static void add_topology_levels(struct hav_cpuid *entries, size_t *n)
+{
+	if (!cpuid_find(entries, *n, LEAF_TOPOLOGY, 0))
+		return;
+	for (uint32_t level = 0; level < TOPOLOGY_LEVELS; level++) {
+		struct hav_cpuid *e = cpuid_find(entries, *n, LEAF_TOPOLOGY, level);
+
+		if ((!e || !e->has_subleaves) && *n < CPU_MAX_LEAVES)
+			entries[(*n)++] = (struct hav_cpuid){ .leaf = LEAF_TOPOLOGY,
+							      .subleaf = level,
+							      .has_subleaves = true };
+	}
+}
+
+int cpu_build(struct hav *hav, const struct cpu_config *config, struct hav_cpuid *entries,
+	      size_t *n, struct error **err)
+{
+	size_t kept = 0;
+
+	*n = CPU_MAX_LEAVES;
+	if (hav_cpuid_supported(hav, entries, n, err) < 0 ||
+	    check_missing(config, entries, *n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < *n; i++) {
+		struct hav_cpuid *e = &entries[i];
+		uint32_t regs[4] = { e->eax, e->ebx, e->ecx, e->edx };
+
+		if (!cpu_config_apply(config, e->leaf, e->subleaf, regs))
+			continue;
+		entries[kept] = *e;
+		entries[kept].eax = regs[0];
+		entries[kept].ebx = regs[1];
+		entries[kept].ecx = regs[2];
+		entries[kept].edx = regs[3];
+		kept++;
+	}
+	*n = kept;
+	add_topology_levels(entries, n);
+	return 0;
+}
