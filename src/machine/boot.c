@@ -194,7 +194,7 @@ unsigned boot_standard_map(const struct gmem *gm, uint64_t ecam_base,
 {
 	unsigned n = 0;
 
-	map[n++] = (struct boot_range){ 0, 0xa0000, BOOT_RANGE_RAM };
+	map[n++] = (struct boot_range){ 0, BOOT_BASE_MEMORY_KIB * KIB, BOOT_RANGE_RAM };
 	map[n++] = (struct boot_range){ 0xe0000, 0x20000, BOOT_RANGE_RESERVED }; /* ACPI tables */
 	if (gm->low_size > MIB)
 		map[n++] = (struct boot_range){ MIB, gm->low_size - MIB, BOOT_RANGE_RAM };
@@ -206,6 +206,24 @@ unsigned boot_standard_map(const struct gmem *gm, uint64_t ecam_base,
 	if (gm->high_size)
 		map[n++] = (struct boot_range){ 4 * GIB, gm->high_size, BOOT_RANGE_RAM };
 	return n;
+}
+
+/* --- Low memory --- */
+
+/*
+ * Kernels look into the BIOS data area for the end of base memory, to put trampolines below it: Xen
+ * would put them at address 0 otherwise.
+ */
+#define BDA_BASE_MEMORY 0x13 /* KiB, two bytes; the extended area's segment at 0x0e stays 0 */
+
+static void clear_low_memory(const struct gmem *gm)
+{
+	const uint16_t base_memory = BOOT_BASE_MEMORY_KIB;
+	uint8_t *bda = gmem_slice(gm, BOOT_BDA_GPA, BOOT_BDA_SIZE);
+
+	memset(bda, 0, BOOT_BDA_SIZE);
+	memcpy(bda + BDA_BASE_MEMORY, &base_memory, sizeof(base_memory));
+	memset(gmem_slice(gm, BOOT_INFO_GPA, BOOT_INFO_SIZE), 0, BOOT_INFO_SIZE);
 }
 
 /* --- Telling files apart --- */
@@ -355,7 +373,7 @@ int boot_load(const struct gmem *gm, const struct boot_config *config, struct ha
 		return -1;
 	if (gm->low_size <= BOOT_KERNEL_MIN_GPA)
 		return boot_no_room(&job, &job.kernel, BOOT_KERNEL_MIN_GPA + job.kernel.size, err);
-	memset(gmem_slice(gm, BOOT_INFO_GPA, BOOT_INFO_SIZE), 0, BOOT_INFO_SIZE);
+	clear_low_memory(gm);
 	if (kinds[kind].load(&job, &entry, err) < 0)
 		return -1;
 	set_state(gm, &entry, bsp);

@@ -14,17 +14,21 @@
  * BIOS's (interrupt vectors, data area), and kernels put trampolines at the top of the area; ACPI
  * tables are in 0xe0000..0xfffff. Kernels are loaded at 1 MiB or above.
  */
-#define BOOT_GDT_GPA        0x1000
-#define BOOT_INFO_GPA       0x2000 /* zero page, hvm_start_info or multiboot info */
-#define BOOT_INFO_SIZE      0x1000
-#define BOOT_MAP_GPA        0x3000 /* PVH, multiboot: memory map */
-#define BOOT_MAP_SIZE       0x1000
-#define BOOT_MODULES_GPA    0x4000 /* PVH, multiboot: list of modules */
-#define BOOT_MODULES_SIZE   0x1000
-#define BOOT_PAGING_GPA     0x8000  /* 4 GiB mapped one to one: 6 pages */
-#define BOOT_STRINGS_GPA    0x10000 /* command lines */
-#define BOOT_STRINGS_SIZE   0x10000
-#define BOOT_KERNEL_MIN_GPA 0x100000
+#define BOOT_BDA_GPA         0x400 /* BIOS data area */
+#define BOOT_BDA_SIZE        0x100
+#define BOOT_GDT_GPA         0x1000
+#define BOOT_INFO_GPA        0x2000 /* zero page, hvm_start_info or multiboot info */
+#define BOOT_INFO_SIZE       0x1000
+#define BOOT_MAP_GPA         0x3000 /* PVH, multiboot: memory map */
+#define BOOT_MAP_SIZE        0x1000
+#define BOOT_MODULES_GPA     0x4000 /* PVH, multiboot: list of modules */
+#define BOOT_MODULES_SIZE    0x1000
+#define BOOT_PAGING_GPA      0x8000  /* 4 GiB mapped one to one: 6 pages */
+#define BOOT_STRINGS_GPA     0x10000 /* command lines */
+#define BOOT_STRINGS_SIZE    0x10000
+#define BOOT_KERNEL_MIN_GPA  0x100000
+
+#define BOOT_BASE_MEMORY_KIB 640
 
 /* The beginning of the kernel file, where all three kinds have their headers. */
 #define BOOT_HEAD_SIZE 8192

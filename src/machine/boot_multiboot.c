@@ -188,7 +188,7 @@ static void fill_memory(const struct boot_job *job, struct multiboot_info *info)
 			.type = config->map[i].type,
 		};
 	info->flags |= INFO_MEMORY | INFO_MEM_MAP;
-	info->mem_lower = 640;
+	info->mem_lower = BOOT_BASE_MEMORY_KIB;
 	info->mem_upper = (job->gm->low_size - MIB) / KIB;
 	info->mmap_length = config->n_map * sizeof(*map);
 	info->mmap_addr = BOOT_MAP_GPA;

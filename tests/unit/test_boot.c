@@ -295,6 +295,8 @@ static void test_bzimage_again(void **state)
 	is_long_mode(w);
 	assert_int_equal(get(w, w->bsp.regs.rsi + 0x1ef, 1), 0);
 	assert_int_equal(get(w, w->bsp.regs.rsi, 8), 0);
+	assert_int_equal(get(w, 0x413, 2), 640);
+	assert_int_equal(get(w, 0x40e, 2), 0);
 }
 
 static void test_bzimage_32bit(void **state)
