@@ -135,7 +135,7 @@ static void run_one(struct pool *pool, struct block_request *req)
 	pthread_mutex_lock(&pool->lock);
 }
 
-/* #syscalls:io write futex madvise munmap exit rseq set_robust_list rt_sigprocmask */
+/* #syscalls:io write futex madvise=MADV_DONTNEED munmap exit rseq set_robust_list rt_sigprocmask */
 static void *work(void *opaque)
 {
 	struct pool *pool = opaque;
