@@ -95,7 +95,7 @@ static struct virtio_balloon *of_device(struct device *device)
 /* --- Giving memory back ---- */
 
 /* [host, host + len) was checked to be RAM. Pages of a memfd are given back for all who map it. */
-/* #syscalls:main madvise */
+/* #syscalls:main madvise=MADV_DONTNEED madvise=MADV_REMOVE */
 static void discard(struct virtio_balloon *b, void *host, size_t len)
 {
 	const int advice = b->machine->mem.fd >= 0 ? MADV_REMOVE : MADV_DONTNEED;
