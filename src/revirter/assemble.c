@@ -392,7 +392,7 @@ int assemble(struct vm *vm, const struct description *desc, struct error **err)
 int assemble_start_threads(struct vm *vm, void (*enter)(void), struct error **err)
 {
 	iothread_enter = enter;
-	return iothread_start_all(err);
+	return block_start_threads(enter, err) < 0 ? -1 : iothread_start_all(err);
 }
 
 /* --- Taking it down ---- */

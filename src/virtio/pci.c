@@ -626,6 +626,8 @@ int virtio_pci_plug(struct virtio_pci *vpci, struct machine *machine, const stru
 
 void virtio_pci_unplug(struct virtio_pci *vpci)
 {
+	if (!vpci->vd)
+		return;
 	write_status(vpci, 0, 0); /* from here on it interrupts nobody */
 	pci_device_destroy(&vpci->pci);
 	vpci->vd->signal_queue = NULL;
@@ -634,6 +636,7 @@ void virtio_pci_unplug(struct virtio_pci *vpci)
 	pthread_mutex_destroy(&vpci->isr_lock);
 	free(vpci->queue_vectors);
 	free(vpci->id);
+	vpci->vd = NULL;
 }
 
 static struct virtio_pci *of_dev(struct device *dev)

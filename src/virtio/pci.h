@@ -48,7 +48,7 @@ int virtio_pci_plug(struct virtio_pci *vpci, struct machine *machine, const stru
 void virtio_pci_reset(struct device *dev);
 void virtio_pci_pause(struct device *dev);
 void virtio_pci_resume(struct device *dev);
-/* Before virtio_destroy(). */
+/* Before virtio_destroy(). Nothing to do for one that is not plugged. */
 void virtio_pci_unplug(struct virtio_pci *vpci);
 
 #endif
