@@ -23,6 +23,7 @@ struct iothread {
 	struct loop *loop;
 	pthread_t thread;
 	bool started;
+	int tid;
 	sem_t running;
 	struct loop_call first_call;
 	struct iothread *next;
@@ -66,6 +67,11 @@ struct loop *iothread_loop(struct iothread *iothread)
 	return iothread->loop;
 }
 
+int iothread_tid(const struct iothread *iothread)
+{
+	return iothread->tid;
+}
+
 static void *run(void *opaque)
 {
 	struct iothread *iothread = opaque;
@@ -73,6 +79,7 @@ static void *run(void *opaque)
 
 	strncpy(name, iothread->name, sizeof(name) - 1);
 	pthread_setname_np(pthread_self(), name);
+	iothread->tid = gettid();
 	if (iothread_enter)
 		iothread_enter();
 	loop_run(iothread->loop);

@@ -20,6 +20,8 @@ extern void (*iothread_enter)(void);
 struct iothread *iothread_new(const char *name, struct error **err);
 const char *iothread_name(const struct iothread *iothread);
 struct loop *iothread_loop(struct iothread *iothread);
+/* The thread's id, for query-iothreads; 0 before it is started. */
+int iothread_tid(const struct iothread *iothread);
 
 /* Returns when the loop is being run. Starting one that runs does nothing. */
 int iothread_start(struct iothread *iothread, struct error **err);
