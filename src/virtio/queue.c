@@ -142,7 +142,7 @@ struct walk {
 	const uint8_t *table; /* of 16-byte descriptors */
 	uint32_t entries;
 	bool indirect;
-	unsigned visited;
+	unsigned pieces;
 };
 
 static struct virtq_desc read_desc(const uint8_t *table, uint32_t i)
@@ -163,6 +163,8 @@ static int add_piece(struct walk *w, const struct virtq_desc *desc)
 	unsigned n = chain->n_out + chain->n_in;
 	void *host;
 
+	if (w->pieces++ == VIRTQ_MAX_SEGMENTS)
+		return virtq_break(w->vq, "chain is too long or loops");
 	if (!write && chain->n_in)
 		return virtq_break(w->vq, "readable buffer after a writable one");
 	if (!desc->len)
@@ -210,7 +212,8 @@ static int walk_chain(struct walk *w)
 {
 	uint32_t i = w->chain->head;
 
-	while (w->visited++ < VIRTQ_MAX_SEGMENTS) {
+	/* Ends: a round takes one of a bounded number of pieces, or the only indirect table. */
+	for (;;) {
 		const struct virtq_desc desc = read_desc(w->table, i);
 
 		if (desc.flags & VIRTQ_DESC_F_INDIRECT) {
@@ -227,7 +230,6 @@ static int walk_chain(struct walk *w)
 			return virtq_break(w->vq, "next descriptor outside the table");
 		i = desc.next;
 	}
-	return virtq_break(w->vq, "chain is too long or loops");
 }
 
 int virtq_pop(struct virtq *vq, struct virtq_chain *chain, struct iovec *iov, unsigned max_iov)
