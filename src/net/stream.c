@@ -514,7 +514,8 @@ static struct stream *stream_new(const char *id, const char *kind, struct loop *
 	s->nd.ops = &stream_ops;
 	s->nd.id = xstrdup(id);
 	s->nd.kind = kind;
-	s->nd.fd = s->listen_fd = s->accepted = -1;
+	s->accepted = -1;
+	s->nd.fd = s->listen_fd = -1;
 	s->main_loop = main_loop;
 	s->adopt = (struct loop_call){ .fn = adopt, .opaque = s };
 	s->listen_again = (struct loop_call){ .fn = listen_again, .opaque = s };
