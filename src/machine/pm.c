@@ -22,6 +22,11 @@
 #define PM1_TMR    0x0001
 #define PM1_PWRBTN 0x0100
 #define PM1_EVENTS (PM1_TMR | PM1_PWRBTN)
+/*
+ * Events that never come, but whose enable bits hold what is written: guests take a bit that does
+ * not for broken hardware (GBL_EN, SLPBTN_EN, RTC_EN).
+ */
+#define PM1_ENABLES (PM1_EVENTS | 0x0020 | 0x0200 | 0x0400)
 /* §4.8.3.2.1: PM1 control */
 #define PM1_SCI_EN         0x0001
 #define PM1_BM_RLD         0x0002
@@ -141,8 +146,8 @@ static void write_byte(struct pm *pm, unsigned offset, uint8_t value)
 	case PM_STATUS:
 	case PM_STATUS + 1:
 	case PM_GPE0 ... PM_GPE0_ENABLE - 1: *byte &= ~value; break;
-	case PM_ENABLE: *byte = value & (PM1_EVENTS & 0xff); break;
-	case PM_ENABLE + 1: *byte = value & (PM1_EVENTS >> 8); break;
+	case PM_ENABLE: *byte = value & (PM1_ENABLES & 0xff); break;
+	case PM_ENABLE + 1: *byte = value & (PM1_ENABLES >> 8); break;
 	case PM_CONTROL: *byte = (value & PM1_BM_RLD) | PM1_SCI_EN; break;
 	case PM_CONTROL + 1: *byte = value & (PM1_SLP_TYP_MASK >> 8); break;
 	case PM_GPE0_ENABLE ... PM_GPE0 + PM_GPE0_SIZE - 1: *byte = value; break;
