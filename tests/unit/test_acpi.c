@@ -111,6 +111,7 @@ static struct acpi_config full(unsigned n_vcpus)
 	struct acpi_config config = {
 		.n_vcpus = n_vcpus,
 		.pci = true,
+		.last_bus = 255,
 		.windows = { .ecam_base = MACHINE_ECAM_BASE,
 			     .mem32_base = MACHINE_MEM32_BASE,
 			     .mem32_size = MACHINE_MEM32_END - MACHINE_MEM32_BASE,
