@@ -247,7 +247,7 @@ struct block *block_open(const char *id, const struct props *props, struct error
 	const char *driver = props_str(props, "driver"), *file = props_str(props, "file");
 	struct block *below = driver && strcmp(driver, "raw") == 0 && file ? find_node(file) : NULL;
 
-	block->fd = -1;
+	block->fd = block->lock_fd = -1;
 	block->id = xstrdup(id);
 	if (props_has(props, "node-name"))
 		block->node_name = xstrdup(props_str(props, "node-name"));
@@ -280,6 +280,7 @@ void block_close(struct block *block)
 		((struct block *)block->above)->below = NULL;
 	if (block->driver && block->driver->close)
 		block->driver->close(block);
+	unlock_image(block);
 	if (block->fd >= 0)
 		close(block->fd);
 	free(block->id);
@@ -315,5 +316,5 @@ int block_lock(struct block *block, bool share_rw, struct error **err)
 			  block->above->id);
 		return -1;
 	}
-	return block->locked ? 0 : lock_image(block, share_rw, err);
+	return block->lock_fd >= 0 ? 0 : lock_image(block, share_rw, err);
 }

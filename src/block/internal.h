@@ -30,14 +30,13 @@ extern const struct block_driver block_raw;
 struct block {
 	char *id, *node_name, *filename;
 	const struct block_driver *driver;
-	int fd;
-	bool device; /* a block device, not a file */
+	int fd, lock_fd; /* lock_fd -1: not locked */
+	bool device;     /* a block device, not a file */
 	bool direct, no_flush;
 	bool discard; /* discard=unmap */
 	enum detect_zeroes detect_zeroes;
 	enum block_aio aio;
 	enum block_locking locking;
-	bool locked;
 	uint32_t mem_align; /* of buffers, with direct */
 	struct block_info info;
 	/* Learnt while running, by any queue's thread: */
@@ -56,6 +55,7 @@ int file_open(struct block *block, const struct props *props, struct error **err
 
 /* lock.c */
 int lock_image(struct block *block, bool share_rw, struct error **err);
+void unlock_image(struct block *block);
 
 /* --- One step of I/O ---- */
 

@@ -8,6 +8,10 @@
  * 200 + bit for "nobody else may do this". Shared locks never conflict with each other; the
  * conflict is found by asking whether an exclusive lock could be had on the opposite bytes. First
  * lock, then look: of two who start at once, at least one sees the other.
+ *
+ * The locks are on a descriptor that is opened for them alone. An io_uring holds on to the open
+ * file it was given for some milliseconds after it is closed, also when a process dies; locks on
+ * that one would be met by whoever opens the image next.
  */
 #include "block/internal.h"
 
@@ -138,8 +142,8 @@ static bool opened_twice(const struct block *block, const struct block *others)
 	struct stat a, b;
 
 	for (const struct block *o = others; o; o = o->next)
-		if (o != block && o->locked && fstat(o->fd, &b) == 0 && fstat(block->fd, &a) == 0 &&
-		    a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+		if (o != block && o->lock_fd >= 0 && fstat(o->fd, &b) == 0 &&
+		    fstat(block->fd, &a) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
 			return true;
 	return false;
 }
@@ -166,39 +170,66 @@ static void report_conflict(const struct block *block, struct error **err)
 		error_set(err, "file '%s' is locked by another process; %s", block->filename, hint);
 }
 
-/* As QEMU's devices do: share reading and resizing, and writing only where it is asked for. */
-int lock_image(struct block *block, bool share_rw, struct error **err)
+/* A second open file; where it cannot be had (a descriptor from outside), the same once more. */
+static int open_for_locks(int fd)
 {
-	unsigned perm = PERM_CONSISTENT_READ | (block->info.read_only ? 0 : PERM_WRITE);
-	unsigned unshared = share_rw ? 0 : PERM_WRITE;
+	char path[32];
+	int lock_fd;
 
-	if (block->locking == BLOCK_LOCKING_OFF) {
-		block->locked = true;
-		return 0;
-	}
-	if (lock_bytes(block->fd, PERM_BASE, perm) < 0 ||
-	    lock_bytes(block->fd, UNSHARED_BASE, unshared) < 0) {
-		int errnum = errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	lock_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	return lock_fd >= 0 ? lock_fd : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
 
-		if (errnum == EAGAIN || errnum == EACCES) { /* an exclusive lock, not QEMU's */
-			unlock_bytes(block->fd);
-			report_conflict(block, err);
-			return -1;
-		}
-		if (block->locking == BLOCK_LOCKING_ON) {
-			error_set_errno(err, errnum, "cannot lock '%s'", block->filename);
-			return -1;
-		}
-		log_warn("'%s' is not locked against other users: %s", block->filename,
-			 strerror(errnum));
-		block->locked = true;
-		return 0;
-	}
-	if (held(block->fd, UNSHARED_BASE, perm) || held(block->fd, PERM_BASE, unshared)) {
-		unlock_bytes(block->fd);
-		report_conflict(block, err);
+/* A host or file system without such locks. */
+static int go_without(struct block *block, int errnum, struct error **err)
+{
+	if (block->locking == BLOCK_LOCKING_ON) {
+		error_set_errno(err, errnum, "cannot lock '%s'", block->filename);
 		return -1;
 	}
-	block->locked = true;
+	log_warn("'%s' is not locked against other users: %s", block->filename, strerror(errnum));
 	return 0;
+}
+
+/* As QEMU's devices do: share reading and resizing, and writing only where it is asked for. */
+static int take_locks(struct block *block, bool share_rw, struct error **err)
+{
+	const unsigned perm = PERM_CONSISTENT_READ | (block->info.read_only ? 0 : PERM_WRITE);
+	const unsigned unshared = share_rw ? 0 : PERM_WRITE;
+	const int fd = block->lock_fd;
+
+	if (lock_bytes(fd, PERM_BASE, perm) == 0 && lock_bytes(fd, UNSHARED_BASE, unshared) == 0) {
+		if (!held(fd, UNSHARED_BASE, perm) && !held(fd, PERM_BASE, unshared))
+			return 0;
+	} else if (errno != EAGAIN && errno != EACCES) { /* those: an exclusive lock, not QEMU's */
+		return go_without(block, errno, err);
+	}
+	report_conflict(block, err);
+	return -1;
+}
+
+int lock_image(struct block *block, bool share_rw, struct error **err)
+{
+	if (block->locking == BLOCK_LOCKING_OFF)
+		return 0;
+	block->lock_fd = open_for_locks(block->fd);
+	if (block->lock_fd < 0) {
+		error_set_errno(err, errno, "cannot open '%s' a second time, for its lock",
+				block->filename);
+		return -1;
+	}
+	if (take_locks(block, share_rw, err) == 0)
+		return 0;
+	unlock_image(block);
+	return -1;
+}
+
+void unlock_image(struct block *block)
+{
+	if (block->lock_fd < 0)
+		return;
+	unlock_bytes(block->lock_fd);
+	close(block->lock_fd);
+	block->lock_fd = -1;
 }

@@ -417,6 +417,9 @@ void block_kick(struct block_queue *queue)
  */
 void block_drain(struct block_queue *queue)
 {
+	const bool serving = queue->serving;
+
+	queue->serving = true;
 	while (queue->in_flight) {
 		if (queue->uring)
 			uring_run(queue->uring);
@@ -429,6 +432,7 @@ void block_drain(struct block_queue *queue)
 		else
 			uring_wait(queue->uring);
 	}
+	queue->serving = serving;
 }
 
 void block_queue_on_batch(struct block_queue *queue, void (*fn)(void *opaque), void *opaque)
