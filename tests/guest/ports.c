@@ -1,17 +1,21 @@
 /*
  * The platform as software without drivers sees it: PCI by ports and ECAM, clock, PM timer,
- * keyboard controller; and power-off, at once or when the power button is pressed (wait=button).
+ * keyboard controller; and the ends a guest can come to: power-off (end=poweroff), at once or when
+ * the power button is pressed (wait=button), and a panic (end=panic).
  */
 #include "pci.h"
 #include "rt.h"
 
-#define PM1_STATUS     PM_BASE
-#define PM1_CONTROL    (PM_BASE + 4)
-#define PM1_PWRBTN     0x0100
-#define PM1_SLP_EN     0x2000
-#define SLP_TYP_S5     5
-#define SLP_TYP_S5_Q35 0 /* what QEMU's q35 means by S5 */
-#define Q35_HOST       0x29c08086
+#define PM1_STATUS       PM_BASE
+#define PM1_ENABLE       (PM_BASE + 2)
+#define PM1_CONTROL      (PM_BASE + 4)
+#define PM1_PWRBTN       0x0100
+#define PM1_SLP_EN       0x2000
+#define SLP_TYP_S5       5
+#define SLP_TYP_S5_Q35   0 /* what QEMU's q35 means by S5 */
+#define PVPANIC_PORT     0x505
+#define PVPANIC_PANICKED 1
+#define Q35_HOST         0x29c08086
 
 static void check_pci(void)
 {
@@ -72,9 +76,21 @@ static void power_off(void)
 	verdict(FAIL);
 }
 
+/* What Linux's pvpanic driver does. */
+static void panic(void)
+{
+	CHECK(inb(PVPANIC_PORT) & PVPANIC_PANICKED);
+	print("panicking\n");
+	outb(PVPANIC_PORT, PVPANIC_PANICKED);
+	sleep_us(2000000);
+	print("FAIL: still here\n");
+	verdict(FAIL);
+}
+
 static void wait_for_button(void)
 {
 	outw(PM1_STATUS, PM1_PWRBTN);
+	outw(PM1_ENABLE, PM1_PWRBTN);
 	print("waiting for the power button\n");
 	while (!(inw(PM1_STATUS) & PM1_PWRBTN))
 		sleep_us(1000);
@@ -94,4 +110,6 @@ void guest_main(void)
 	check_keyboard_controller();
 	if (param_is("end", "poweroff"))
 		power_off();
+	if (param_is("end", "panic"))
+		panic();
 }

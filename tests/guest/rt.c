@@ -301,14 +301,15 @@ uint32_t random_below(uint32_t n)
 /* Called by start.S. */
 void rt_start(void)
 {
-	if (boot_state.eax == MULTIBOOT_BOOTED) {
-		boot_protocol = BOOT_MULTIBOOT;
-		if (multiboot()->flags & MULTIBOOT_CMDLINE)
-			boot_cmdline = (const char *)multiboot()->cmdline;
-	} else if (pvh()->magic == HVM_START_MAGIC) {
+	/* PVH says nothing of EAX, so EBX is looked at first. */
+	if (pvh()->magic == HVM_START_MAGIC) {
 		boot_protocol = BOOT_PVH;
 		if (pvh()->cmdline)
 			boot_cmdline = (const char *)(uint32_t)pvh()->cmdline;
+	} else if (boot_state.eax == MULTIBOOT_BOOTED) {
+		boot_protocol = BOOT_MULTIBOOT;
+		if (multiboot()->flags & MULTIBOOT_CMDLINE)
+			boot_cmdline = (const char *)multiboot()->cmdline;
 	} else {
 		print("FAIL: neither multiboot nor PVH: eax %08x ebx %08x\n", boot_state.eax,
 		      boot_state.ebx);
