@@ -4,7 +4,8 @@
 
 setup() {
 	run=$BATS_TEST_DIRNAME/run
-	export BUILD=${BUILD:-$BATS_TEST_DIRNAME/../../build}
+	BUILD=$(realpath -m "${BUILD:-$BATS_TEST_DIRNAME/../../build}")
+	export BUILD
 	tmp=$BATS_TEST_TMPDIR
 }
 
