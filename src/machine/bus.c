@@ -123,19 +123,15 @@ uint64_t bus_read(struct bus *bus, uint64_t address, unsigned size)
 
 	for (unsigned done = 0, n; done < size; done += n) {
 		struct region *region = lookup(bus, address + done, &offset);
-		uint64_t part;
+		uint64_t part = UINT64_MAX;
 
-		if (region) {
-			n = piece(region, offset, size - done);
-			part = region->ops->read(region->opaque, offset, n);
-		} else {
-			n = size - done == 8 || size - done == 4 || size - done == 2 ? size - done
-										     : 1;
-			part = UINT64_MAX;
-		}
-		value |= (part & all_ones(n)) << (8 * done);
+		/* Nobody decodes the cycle, not even one who sits a few bytes further on. */
+		n = region ? piece(region, offset, size - done) : size - done;
+		if (region)
+			part = region->ops->read(region->opaque, offset, n) & all_ones(n);
+		value |= part << (8 * done);
 	}
-	return value;
+	return value & all_ones(size);
 }
 
 /* #syscalls:vcpu write */
@@ -161,7 +157,7 @@ void bus_write(struct bus *bus, uint64_t address, unsigned size, uint64_t value)
 	for (unsigned done = 0, n; done < size; done += n) {
 		struct region *region = lookup(bus, address + done, &offset);
 
-		n = region ? piece(region, offset, size - done) : 1;
+		n = region ? piece(region, offset, size - done) : size - done;
 		if (region && !ring(region, offset, n))
 			region->ops->write(region->opaque, offset, n,
 					   value >> (8 * done) & all_ones(n));

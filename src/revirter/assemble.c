@@ -354,6 +354,7 @@ static void describe_acpi(struct vm *vm, const struct description *desc)
 	struct acpi_config *acpi = xcalloc(1, sizeof(*acpi));
 
 	acpi->n_vcpus = machine->n_vcpus;
+	acpi->minimal = machine->type == MACHINE_MICROVM;
 	for (unsigned i = 0; i < machine->n_vcpus; i++)
 		acpi->apic_ids[i] = machine->vcpus[i].apic_id;
 	acpi->pci = machine->pci;

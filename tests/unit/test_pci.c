@@ -87,6 +87,9 @@ static void bus_finds_regions(void **state)
 	assert_int_equal(bus_read(bus, 0x5000, 4), 0xffffffff);
 	bus_write(bus, 0x5000, 4, 1);
 	assert_int_equal(bus_read(bus, 0x20fe, 4), 0xffff0000);
+	assert_int_equal(bus_read(bus, 0x1ffe, 4), 0xffffffff);
+	bus_write(bus, 0x1ffe, 4, 0);
+	assert_int_equal(bus_read(bus, 0x2000, 1), 0x11);
 	/* The higher priority is seen, and what is below it again afterwards. */
 	assert_int_equal(bus_map(bus, &c, 0x1008, NULL), 0);
 	assert_int_equal(bus_read(bus, 0x1008, 8), 0);
