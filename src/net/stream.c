@@ -19,6 +19,7 @@
 #include "net/internal.h"
 
 #include "base/error.h"
+#include "base/iov.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/tidy.h"
@@ -167,17 +168,10 @@ static ssize_t next_packet(const struct stream *s)
 
 static ssize_t hand_out(struct stream *s, size_t length, const struct iovec *iov, int n)
 {
-	const uint8_t *p = s->in + s->in_start + LENGTH_BYTES;
-	size_t done = 0;
+	const uint8_t *packet = s->in + s->in_start + LENGTH_BYTES;
 
-	for (int i = 0; i < n && done < length; i++) {
-		size_t piece = MIN(iov[i].iov_len, length - done);
-
-		memcpy(iov[i].iov_base, p + done, piece);
-		done += piece;
-	}
 	s->in_start += LENGTH_BYTES + length;
-	return done;
+	return iov_from_buf(iov, n, 0, packet, length);
 }
 
 static ssize_t stream_recv(struct netdev *nd, const struct iovec *iov, int n)
@@ -251,16 +245,10 @@ static int stream_flush(struct netdev *nd)
 	return held_back(s) ? -EAGAIN : 0;
 }
 
-/* Copies a packet from its byte `skip` on, length bytes in front of it counted. There is room. */
+/* Copies pieces from their byte `skip` on. There is room. */
 static void hold_back(struct stream *s, const struct iovec *iov, int n, size_t skip)
 {
-	for (int i = 0; i < n; i++) {
-		size_t past = MIN(skip, iov[i].iov_len);
-
-		skip -= past;
-		memcpy(s->out + s->out_end, (char *)iov[i].iov_base + past, iov[i].iov_len - past);
-		s->out_end += iov[i].iov_len - past;
-	}
+	s->out_end += iov_to_buf(iov, n, skip, s->out + s->out_end, OUT_BUFFER - s->out_end);
 }
 
 /* Makes room for `need` bytes: 0, or -EAGAIN. */

@@ -215,7 +215,7 @@ static void set_guest_open(struct serial_port *port, bool open)
 static void on_device_ready(struct virtio_serial *s, bool ok)
 {
 	if (!ok) {
-		log_warn("%s: the guest's driver could not set the device up", s->name);
+		LOG_ONCE("%s: the guest's driver could not set the device up", s->name);
 		return;
 	}
 	for (unsigned nr = 0; nr < s->max_ports; nr++)
@@ -226,7 +226,7 @@ static void on_device_ready(struct virtio_serial *s, bool ok)
 static void on_port_ready(struct serial_port *port, bool ok)
 {
 	if (!ok) {
-		log_warn("%s: the guest's driver could not set port %u up", port->serial->name,
+		LOG_ONCE("%s: the guest's driver could not set port %u up", port->serial->name,
 			 port->nr);
 		return;
 	}

@@ -579,7 +579,8 @@ static uint8_t command(uint8_t class, uint8_t cmd, const void *data, size_t len)
 	uint8_t out[1024] = { class, cmd };
 	uint64_t gpa, answer = fake_data(&fm, "\xee", 1);
 
-	memcpy(out + 2, data, len);
+	if (len)
+		memcpy(out + 2, data, len);
 	gpa = fake_data(&fm, out, 2 + len);
 	if (len)
 		fake_add(CTRL,
