@@ -26,8 +26,9 @@ static struct kvm_vcpu *to_kvm(struct hav_vcpu *vcpu)
 #define EACH_REG(X)                                                                              \
 	X(rax)                                                                                   \
 	X(rbx)                                                                                   \
-	X(rcx) X(rdx) X(rsi) X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) \
-		X(r15) X(rip) X(rflags)
+	X(rcx)                                                                                   \
+	X(rdx) X(rsi) X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) X(r15) \
+		X(rip) X(rflags)
 #define COPY_REG(name) to->name = from->name;
 
 static int get_regs(struct kvm_vcpu *vcpu, struct hav_state *state)
@@ -265,48 +266,47 @@ static struct kvm_msr_list *msr_list(struct kvm_hav *kvm)
 	return list;
 }
 
-struct msr_block {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entries[LIST_MAX_MSRS];
-};
-
-/* Runs request over [first, n), hopping over each MSR it stops at; returns how many were refused.
- */
-static unsigned each_msr(struct kvm_vcpu *vcpu, unsigned long request, struct msr_block *all,
-			 unsigned n, bool *refused)
+/* A kvm_msrs with room for n entries. */
+static struct kvm_msrs *msrs_new(unsigned n)
 {
-	struct msr_block *part AUTO_FREE = xcalloc(1, sizeof(*part));
-	unsigned n_refused = 0;
+	struct kvm_msrs *msrs = xcalloc(1, sizeof(*msrs) + n * sizeof(msrs->entries[0]));
 
-	for (unsigned first = 0; first < n;) {
+	msrs->nmsrs = n;
+	return msrs;
+}
+
+/* Runs request over all of them, hopping over each at which it stops. */
+static void each_msr(struct kvm_vcpu *vcpu, unsigned long request, struct kvm_msrs *all,
+		     bool *refused)
+{
+	struct kvm_msrs *part AUTO_FREE = msrs_new(all->nmsrs);
+
+	for (unsigned first = 0; first < all->nmsrs; first++) {
+		unsigned n = all->nmsrs - first;
 		int done;
 
-		part->head.nmsrs = n - first;
-		memcpy(part->entries, all->entries + first, (n - first) * sizeof(all->entries[0]));
+		part->nmsrs = n;
+		memcpy(part->entries, all->entries + first, n * sizeof(all->entries[0]));
 		done = ioctl(vcpu->fd, request, part);
 		done = MAX(done, 0);
 		memcpy(all->entries + first, part->entries, done * sizeof(all->entries[0]));
 		first += done;
-		if (first < n) {
-			refused[first++] = true;
-			n_refused++;
-		}
+		if (first < all->nmsrs)
+			refused[first] = true;
 	}
-	return n_refused;
 }
 
 static int get_msrs(struct kvm_vcpu *vcpu, struct hav_state *state)
 {
-	struct msr_block *all AUTO_FREE = xcalloc(1, sizeof(*all));
 	struct kvm_msr_list *list = msr_list(vcpu->vm->kvm);
-	unsigned n = MIN(list->nmsrs, LIST_MAX_MSRS);
+	struct kvm_msrs *all AUTO_FREE = msrs_new(MIN(list->nmsrs, LIST_MAX_MSRS));
 	bool refused[LIST_MAX_MSRS] = {};
 
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < all->nmsrs; i++)
 		all->entries[i].index = list->indices[i];
-	each_msr(vcpu, KVM_GET_MSRS, all, n, refused);
+	each_msr(vcpu, KVM_GET_MSRS, all, refused);
 	state->n_msrs = 0;
-	for (unsigned i = 0; i < n && state->n_msrs < HAV_MAX_MSRS; i++)
+	for (unsigned i = 0; i < all->nmsrs && state->n_msrs < HAV_MAX_MSRS; i++)
 		if (!refused[i])
 			state->msrs[state->n_msrs++] =
 				(struct hav_msr){ all->entries[i].index, all->entries[i].data };
@@ -315,14 +315,13 @@ static int get_msrs(struct kvm_vcpu *vcpu, struct hav_state *state)
 
 static int set_msrs(struct kvm_vcpu *vcpu, const struct hav_state *state)
 {
-	struct msr_block *all AUTO_FREE = xcalloc(1, sizeof(*all));
-	bool refused[LIST_MAX_MSRS] = {};
-	unsigned n = MIN(state->n_msrs, HAV_MAX_MSRS);
+	struct kvm_msrs *all AUTO_FREE = msrs_new(MIN(state->n_msrs, HAV_MAX_MSRS));
+	bool refused[HAV_MAX_MSRS] = {};
 
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < all->nmsrs; i++)
 		all->entries[i] = (struct kvm_msr_entry){ .index = state->msrs[i].index,
 							  .data = state->msrs[i].value };
-	each_msr(vcpu, KVM_SET_MSRS, all, n, refused);
+	each_msr(vcpu, KVM_SET_MSRS, all, refused);
 	return 0;
 }
 
