@@ -113,11 +113,11 @@ int parse_size(const char *text, uint64_t unit, uint64_t *bytes, struct error **
 	if (*p == '.' && !hex)
 		p = parse_fraction(p + 1, &numerator, &denominator);
 	mul = size_suffix(*p);
-	if (mul)
+	if (*p && mul)
 		p++;
-	else
+	else if (p == end)
 		mul = unit ? unit : 1;
-	if (*p || (numerator && mul == 1))
+	if (*p || !mul || (numerator && mul == 1))
 		goto bad;
 	total = (unsigned __int128)whole * mul +
 		((unsigned __int128)numerator * mul + denominator / 2) / denominator;

@@ -31,7 +31,7 @@ struct object_class {
 	const char *name; /* "rng-random" */
 	enum object_kind kind;
 	const char *desc;
-	const struct prop *props;
+	const struct prop *props, *more; /* more: NULL where there are none */
 };
 extern const struct object_class object_classes[]; /* ends with an entry without a name */
 
@@ -128,7 +128,7 @@ struct description {
 	bool has_uuid;
 	uint8_t uuid[16]; /* in the order it is written */
 
-	char *kernel, *initrd, *append; /* NULL: not given; there is a kernel unless stopped */
+	char *kernel, *initrd, *append; /* NULL: not given; DESC_RUN always has a kernel */
 
 	struct desc_list objects, chardevs, netdevs, drives, devices;
 	unsigned n_serials;

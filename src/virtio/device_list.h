@@ -6,6 +6,7 @@
 
 extern const struct device_class virtconsole_class;        /* "virtconsole" */
 extern const struct device_class virtio_balloon_pci_class; /* "virtio-balloon-pci" */
+extern const struct device_class virtio_blk_pci_class;     /* "virtio-blk-pci" */
 extern const struct device_class virtio_net_pci_class;     /* "virtio-net-pci" */
 extern const struct device_class virtio_rng_pci_class;     /* "virtio-rng-pci" */
 extern const struct device_class virtio_serial_pci_class;  /* "virtio-serial-pci" */

@@ -155,10 +155,10 @@ static void test_sizes(void **state)
 		{ "0", 1, 0 },        { "512", MIB, 512 * MIB },   { "2G", MIB, 2 * GIB },
 		{ "2g", 1, 2 * GIB }, { "1.5G", MIB, 1536 * MIB }, { "0.5", MIB, MIB / 2 },
 		{ "100b", MIB, 100 }, { "0x10", 1, 16 },           { "0x10M", 1, 16 * MIB },
-		{ "010", 1, 10 },     { "1T", 1, 1024 * GIB },     { "1.", 1, 1 },
+		{ "010", 1, 10 },     { "1T", 1, 1024 * GIB },     { "1.K", 1, KIB },
 	};
-	static const char *const bad[] = { "",   "G",    "-1", "1.5",   "1GB",      "1Q",
-					   " 1", "1e3x", "8E", "0x1.8", "9999999T", "+1" };
+	static const char *const bad[] = { "",   "G",    "-1", "1.5",   "1.",       "1GB", "1Q",
+					   " 1", "1e3x", "8E", "0x1.8", "9999999T", "+1",  "0.5b" };
 	uint64_t bytes;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(good); i++) {
@@ -166,7 +166,7 @@ static void test_sizes(void **state)
 		assert_int_equal(bytes, good[i].bytes);
 	}
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
-		if (parse_size(bad[i], 1, &bytes, NULL) == 0)
+		if (parse_size(bad[i], MIB, &bytes, NULL) == 0)
 			fail_msg("'%s' was taken as a size", bad[i]);
 	}
 }
