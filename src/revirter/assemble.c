@@ -6,6 +6,7 @@
 #include "revirter/assemble.h"
 
 #include "base/error.h"
+#include "base/fdset.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/util.h"
@@ -280,7 +281,7 @@ static int make_vcpus(struct machine *machine, const struct description *desc, s
 
 static int open_file(const char *option, const char *path, struct error **err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = fdset_open(path, O_RDONLY | O_CLOEXEC, 0);
 
 	if (fd < 0)
 		error_set_errno(err, errno, "%s: cannot open '%s'", option, path);

@@ -5,6 +5,7 @@
  * no longer needed, run.
  */
 #include "base/error.h"
+#include "base/fdset.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/tidy.h"
@@ -142,7 +143,33 @@ static int open_log(const struct description *desc, struct error **err)
 	return 0;
 }
 
+/* --- Descriptors from outside ---- */
+
+/* A duplicate of each, so that naming one twice is no harm. */
+static int take_fds(const struct description *desc, struct error **err)
+{
+	for (size_t i = 0; i < desc->n_fds; i++) {
+		const struct desc_fd *f = &desc->fds[i];
+		int fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+
+		if (fd < 0) {
+			error_set_errno(err, errno, "-add-fd: descriptor %d", f->fd);
+			return -1;
+		}
+		if (fdset_add(f->set, fd, f->opaque, err) < 0) {
+			error_prefix(err, "-add-fd: ");
+			return -1;
+		}
+	}
+	return 0;
+}
+
 /* --- Monitors ---- */
+
+static void quit_by_key(void *opaque)
+{
+	vm_quit(opaque, CAUSE_HOST_UI);
+}
 
 static int attach_monitor(struct vm *vm, const struct desc_monitor *m, struct error **err)
 {
@@ -155,6 +182,7 @@ static int attach_monitor(struct vm *vm, const struct desc_monitor *m, struct er
 
 static int attach_monitors(struct vm *vm, const struct description *desc, struct error **err)
 {
+	chardev_set_quit(quit_by_key, vm);
 	for (size_t i = 0; i < desc->n_monitors; i++)
 		if (attach_monitor(vm, &desc->monitors[i], err) < 0)
 			return -1;
@@ -210,7 +238,8 @@ static int prepare(struct vm *vm, const struct description *desc, int *ready_fd,
 {
 	if (desc->daemonize && daemonize(ready_fd, err) < 0)
 		return -1;
-	if (open_log(desc, err) < 0 || (desc->pidfile && write_pidfile(desc->pidfile, err) < 0))
+	if (open_log(desc, err) < 0 || take_fds(desc, err) < 0 ||
+	    (desc->pidfile && write_pidfile(desc->pidfile, err) < 0))
 		return -1;
 	if (desc->name.process)
 		prctl(PR_SET_NAME, desc->name.process);
@@ -255,6 +284,7 @@ static int run(const struct description *desc)
 		vm.exit_status = 1;
 	}
 	qmp_free_all(&vm);
+	monitor_free_all(&vm);
 	disassemble(&vm);
 	vm_destroy(&vm);
 	loop_free(vm.machine.main_loop);
