@@ -34,11 +34,13 @@
 #include "sandbox/filter.h"
 #include "sandbox/layers.h"
 
+#include <dirent.h>
 #include <errno.h>
-#include <limits.h>
+#include <fcntl.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -57,36 +59,23 @@ int __lsan_is_turned_off(void)
 }
 #endif
 
-/* [first, last]; before Linux 5.9 one by one. */
-static void close_between(int first, int last)
+/* See sandbox.h for whose these are. */
+static void close_leaked(void)
 {
-	if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+
+	if (!dir) {
+		log_item(LOG_UNIMP, "sandbox: no /proc to find leaked descriptors in");
 		return;
-	last = MIN(last, sysconf(_SC_OPEN_MAX));
-	for (int fd = first; fd <= last; fd++)
-		close(fd);
-}
-
-/* The lowest descriptor kept from `from` on, or -1. */
-static int next_kept(const int *keep, unsigned n_keep, int from)
-{
-	int lowest = -1;
-
-	for (unsigned i = 0; i < n_keep; i++)
-		if (keep[i] >= from && (lowest < 0 || keep[i] < lowest))
-			lowest = keep[i];
-	return lowest;
-}
-
-void sandbox_close_fds(const int *keep, unsigned n_keep)
-{
-	int next = STDERR_FILENO + 1, kept;
-
-	while ((kept = next_kept(keep, n_keep, next)) >= 0) {
-		close_between(next, kept - 1);
-		next = kept + 1;
 	}
-	close_between(next, INT_MAX);
+	while ((entry = readdir(dir))) {
+		int fd = atoi(entry->d_name); /* 0 for . and .. */
+
+		if (fd > STDERR_FILENO && !(fcntl(fd, F_GETFD) & FD_CLOEXEC))
+			close(fd);
+	}
+	closedir(dir);
 }
 
 /* Guest memory belongs on no disk, and in no debugger of another process of the same user. */
@@ -119,8 +108,7 @@ static int restrict_files(struct error **err)
 
 static int give_up_all(const struct sandbox_config *config, struct error **err)
 {
-	if (config->keep_fds)
-		sandbox_close_fds(config->keep_fds, config->n_keep_fds);
+	close_leaked();
 	if (config->mode == SANDBOX_TRAP && sandbox_catch_violations(err) < 0)
 		return -1;
 	sandbox_isolate(config->keep_network);

@@ -24,18 +24,19 @@ enum sandbox_mode {
 
 struct sandbox_config {
 	enum sandbox_mode mode;
-	const int *keep_fds; /* all other descriptors are closed; NULL closes none */
-	unsigned n_keep_fds;
 	bool keep_network; /* sockets are made or connected later: stay in the network namespace */
 };
 
 enum sandbox_thread { SANDBOX_MAIN, SANDBOX_IO, SANDBOX_VCPU };
 
 /*
- * Gives up, for the whole process: descriptors not kept, the file system, the network, new
- * privileges, capabilities, core dumps and being traced by others. Main thread, before any other
- * exists. Where the host forbids namespaces or has no Landlock it goes on without; -1 only when
- * what needs no permission fails.
+ * Gives up, for the whole process: descriptors that nobody claimed, the file system, the network,
+ * new privileges, capabilities, core dumps and being traced by others. Main thread, before any
+ * other exists. Where the host forbids namespaces or has no Landlock it goes on without; -1 only
+ * when what needs no permission fails.
+ *
+ * Claimed is a descriptor that is closed on exec: all that we open are, and whoever takes one that
+ * was handed in (fd=3) makes it so. Others beyond 0, 1 and 2 the parent leaked.
  */
 int sandbox_enter(const struct sandbox_config *config, struct error **err);
 
@@ -44,8 +45,5 @@ int sandbox_enter(const struct sandbox_config *config, struct error **err);
  * nothing when sandbox_enter() was not called, or with SANDBOX_OFF.
  */
 int sandbox_enter_thread(enum sandbox_thread thread, struct error **err);
-
-/* Closes all descriptors but 0, 1, 2 and those kept: at the start, against what a parent leaked. */
-void sandbox_close_fds(const int *keep, unsigned n_keep);
 
 #endif

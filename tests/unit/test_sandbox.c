@@ -205,20 +205,15 @@ static bool is_open(int fd)
 
 static int check_descriptors(void *arg)
 {
-	const int keep[] = { 120, -1, 7, 1, 7, 9 };
-
 	for (int fd = 3; fd < 130; fd++)
-		CHECK(dup2(STDERR_FILENO, fd) == fd);
-	sandbox_close_fds(keep, ARRAY_SIZE(keep));
+		CHECK(dup3(STDERR_FILENO, fd, fd % 7 ? 0 : O_CLOEXEC) == fd);
+	CHECK(enter(&(struct sandbox_config){ 0 }) == 0);
 	for (int fd = 0; fd < 130; fd++)
-		CHECK(is_open(fd) == (fd < 3 || fd == 7 || fd == 9 || fd == 120));
-	sandbox_close_fds(NULL, 0);
-	for (int fd = 3; fd < 130; fd++)
-		CHECK(!is_open(fd));
+		CHECK(is_open(fd) == (fd < 3 || fd % 7 == 0));
 	return 0;
 }
 
-static void descriptors_are_closed(void **state)
+static void leaked_descriptors_are_closed(void **state)
 {
 	assert_child_ok(check_descriptors, NULL);
 }
@@ -488,7 +483,7 @@ int main(void)
 		cmocka_unit_test(landlock_denies_signals),
 		cmocka_unit_test(isolation_leaves_no_files),
 		cmocka_unit_test(isolation_is_never_fatal),
-		cmocka_unit_test(descriptors_are_closed),
+		cmocka_unit_test(leaked_descriptors_are_closed),
 		cmocka_unit_test(off_changes_nothing),
 		cmocka_unit_test(all_allowed_calls_work),
 		cmocka_unit_test(all_other_calls_kill),
