@@ -23,12 +23,13 @@ static struct kvm_vcpu *to_kvm(struct hav_vcpu *vcpu)
 
 /* --- General registers ---- */
 
-#define EACH_REG(X)                                                                              \
-	X(rax)                                                                                   \
-	X(rbx)                                                                                   \
-	X(rcx)                                                                                   \
-	X(rdx) X(rsi) X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) X(r15) \
-		X(rip) X(rflags)
+#define EACH_REG(X) \
+	X(rax)      \
+	X(rbx)      \
+	X(rcx)      \
+	X(rdx)      \
+	X(rsi)      \
+	X(rdi) X(rsp) X(rbp) X(r8) X(r9) X(r10) X(r11) X(r12) X(r13) X(r14) X(r15) X(rip) X(rflags)
 #define COPY_REG(name) to->name = from->name;
 
 static int get_regs(struct kvm_vcpu *vcpu, struct hav_state *state)
