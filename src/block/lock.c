@@ -51,6 +51,7 @@ static int lock_bytes(int fd, off_t base, unsigned bits)
 	return 0;
 }
 
+/* #syscalls:main fcntl=F_OFD_SETLK */
 static void unlock_bytes(int fd)
 {
 	for (unsigned bit = 0; bit < PERM_BITS; bit++) {

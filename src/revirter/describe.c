@@ -236,6 +236,7 @@ static struct json_object *process_to_json(const struct description *desc)
 	add_bool(o, "no-shutdown", desc->no_shutdown);
 	add_bool(o, "daemonize", desc->daemonize);
 	add_bool(o, "sandbox", desc->sandbox);
+	add_bool(o, "sandbox-trap", desc->sandbox_trap);
 	add_string(o, "display", desc->display);
 	add_string(o, "pidfile", desc->pidfile);
 	add_string(o, "log-file", desc->log_file);

@@ -142,6 +142,7 @@ struct description {
 	bool no_reboot, no_shutdown, daemonize;
 	bool nodefaults, nographic;
 	bool sandbox;        /* true unless -sandbox off */
+	bool sandbox_trap;   /* -x-sandbox-trap: say which system call was forbidden */
 	const char *display; /* "none" */
 	char *pidfile, *log_file;
 	unsigned log_items;

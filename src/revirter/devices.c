@@ -4,6 +4,7 @@
  */
 #include "revirter/devices.h"
 
+#include "base/util.h"
 #include "machine/device_list.h"
 #include "virtio/device_list.h"
 
@@ -19,11 +20,36 @@ const struct device_class *const device_classes[] = {
 	&virtserialport_class, NULL,
 };
 
+/* QEMU's shorter names. */
+static const struct {
+	const char *name, *means;
+} aliases[] = {
+	{ "virtio-balloon", "virtio-balloon-pci" }, { "virtio-blk", "virtio-blk-pci" },
+	{ "virtio-net", "virtio-net-pci" },         { "virtio-rng", "virtio-rng-pci" },
+	{ "virtio-serial", "virtio-serial-pci" },
+};
+
 const struct device_class *device_class_find(const char *name)
 {
+	for (unsigned i = 0; i < ARRAY_SIZE(aliases); i++) {
+		if (!strcmp(aliases[i].name, name))
+			name = aliases[i].means;
+	}
 	for (const struct device_class *const *c = device_classes; *c; c++) {
 		if (!strcmp((*c)->name, name))
 			return *c;
 	}
 	return NULL;
+}
+
+void device_class_tables(const struct device_class *class, const struct prop *tables[DEVICE_TABLES])
+{
+	unsigned n = 0;
+
+	tables[n++] = device_common_props(class->bus);
+	if (class->props)
+		tables[n++] = class->props;
+	if (class->more_props)
+		tables[n++] = class->more_props;
+	tables[n] = NULL;
 }

@@ -8,4 +8,9 @@ extern const struct device_class *const device_classes[]; /* NULL-terminated, so
 
 const struct device_class *device_class_find(const char *name); /* NULL: none */
 
+/* All tables of properties of a class, NULL-terminated. */
+#define DEVICE_TABLES 4
+void device_class_tables(const struct device_class *class,
+			 const struct prop *tables[DEVICE_TABLES]);
+
 #endif

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define SHORT_MONITOR "compat_monitor" /* and a number: ids of -monitor's and -qmp's */
+
 static const struct chardev_class *find_class(const char *name, struct error **err)
 {
 	const struct chardev_class *const *c = chardev_classes();
@@ -124,7 +126,7 @@ static char *short_chardev(struct dialect *d, const char *text, const char *id, 
 static int add_short_monitor(struct dialect *d, const char *text, bool control, bool pretty,
 			     struct error **err)
 {
-	char *id AUTO_FREE = xasprintf("compat_monitor%u", d->n_legacy_monitors++);
+	char *id AUTO_FREE = xasprintf(SHORT_MONITOR "%u", d->n_legacy_monitors++);
 	char *chardev AUTO_FREE = NULL;
 	bool mux;
 
@@ -232,6 +234,14 @@ static int check_chardev(const struct dialect *d, const char *what, const char *
 	return -1;
 }
 
+/* The option a monitor came by. */
+static const char *monitor_option(const struct desc_monitor *m)
+{
+	if (!m->id || strncmp(m->id, SHORT_MONITOR, strlen(SHORT_MONITOR)))
+		return "-mon";
+	return m->control ? "-qmp" : "-monitor";
+}
+
 int finish_chardevs(struct dialect *d, struct error **err)
 {
 	struct description *desc = d->desc;
@@ -243,9 +253,9 @@ int finish_chardevs(struct dialect *d, struct error **err)
 			return -1;
 	}
 	for (size_t i = 0; i < desc->n_monitors; i++) {
-		if (check_chardev(d,
-				  desc->monitors[i].control ? "-mon or -qmp" : "-mon or -monitor",
-				  desc->monitors[i].chardev, err) < 0)
+		const struct desc_monitor *m = &desc->monitors[i];
+
+		if (check_chardev(d, monitor_option(m), m->chardev, err) < 0)
 			return -1;
 	}
 	return 0;

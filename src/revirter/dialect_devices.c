@@ -70,17 +70,6 @@ int option_object(struct dialect *d, const char *argument, struct error **err)
 
 /* --- -device ---- */
 
-/* Fills tables[] with the tables of a class. */
-static void device_tables(const struct device_class *class, const struct prop *tables[3])
-{
-	unsigned n = 0;
-
-	if (class->props)
-		tables[n++] = class->props;
-	tables[n++] = device_common_props(class->bus);
-	tables[n] = NULL;
-}
-
 static bool has_prop(const struct device_class *class, const char *name)
 {
 	for (const struct prop *p = class->props; p && p->name; p++) {
@@ -107,11 +96,11 @@ int add_plain_device(struct desc_list *list, const char *class_name, const char 
 		     const char *value, struct props **props, struct error **err)
 {
 	const struct device_class *class = find_device_class(class_name, err);
-	const struct prop *tables[3];
+	const struct prop *tables[DEVICE_TABLES];
 
 	if (!class)
 		return -1;
-	device_tables(class, tables);
+	device_class_tables(class, tables);
 	*props = props_new(tables);
 	if (props_set(*props, name, value, err) < 0) {
 		props_free(*props);
@@ -123,7 +112,7 @@ int add_plain_device(struct desc_list *list, const char *class_name, const char 
 static int add_device(struct dialect *d, const struct item_source *source, struct error **err)
 {
 	const struct device_class *class = find_device_class(source->kind, err);
-	const struct prop *tables[3];
+	const struct prop *tables[DEVICE_TABLES];
 	struct props *props;
 	const char *id;
 
@@ -134,7 +123,7 @@ static int add_device(struct dialect *d, const struct item_source *source, struc
 		d->done = true;
 		return 0;
 	}
-	device_tables(class, tables);
+	device_class_tables(class, tables);
 	props = item_props(source, tables, err);
 	if (!props)
 		return -1;
@@ -179,7 +168,7 @@ static const struct reference {
 	{ "drive", "-drive or -blockdev", offsetof(struct description, drives), -1, -1 },
 	{ "netdev", "-netdev", offsetof(struct description, netdevs), -1, -1 },
 	{ "chardev", "-chardev", offsetof(struct description, chardevs), -1, -1 },
-	{ "rng", "-object rng-…", offsetof(struct description, objects), OBJECT_RNG_RANDOM,
+	{ "rng", "-object rng-...", offsetof(struct description, objects), OBJECT_RNG_RANDOM,
 	  OBJECT_RNG_BUILTIN },
 	{ "iothread", "-object iothread", offsetof(struct description, objects), OBJECT_IOTHREAD,
 	  OBJECT_IOTHREAD },

@@ -1,5 +1,5 @@
 /*
- * The form most options share: "KIND,key=value,…", or a JSON object with KIND as one member; and
+ * The form most options share: "KIND,key=value,...", or a JSON object with KIND as one member; and
  * the lists the description is made of.
  */
 #include "revirter/dialect_internal.h"

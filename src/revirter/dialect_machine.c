@@ -24,7 +24,7 @@ static const char *const auto_on_off[] = { "auto", "on", "off", NULL };
 
 const struct prop machine_props[] = {
 	{ "type", PROP_STRING, "q35", "the machine" },
-	{ "accel", PROP_STRING, .help = "accelerators to try, A:B:…" },
+	{ "accel", PROP_STRING, .help = "accelerators to try, A:B:..." },
 	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers in the kernel",
 	  .choices = only_on },
 	{ "kernel_irqchip", PROP_ENUM, .alias_of = "kernel-irqchip" },
@@ -153,7 +153,7 @@ int option_no_acpi(struct dialect *d, const char *argument, struct error **err)
 	return 0;
 }
 
-/* "A:B:…": those that exist, in that order; QEMU too goes on to the next where one is missing. */
+/* "A:B:...": those that exist, in that order; QEMU too goes on to the next where one is missing. */
 static int split_accels(struct dialect *d, const char *list, struct error **err)
 {
 	char *copy AUTO_FREE = xstrdup(list), *rest = copy, *name;
@@ -219,7 +219,7 @@ static int take_backend(struct dialect *d, const char *id, bool size_given, stru
 
 	if (!object || object->object->kind > OBJECT_MEMORY_MEMFD) {
 		error_set(err,
-			  "-machine memory-backend=%s: there is no -object memory-backend-… of "
+			  "-machine memory-backend=%s: there is no -object memory-backend-... of "
 			  "that id",
 			  id);
 		return -1;

@@ -135,7 +135,7 @@ int option_net(struct dialect *d, const char *argument, struct error **err)
 {
 	if (!strcmp(argument, "none"))
 		return 0;
-	error_set(err, "only 'none' is supported; -nic TYPE,… makes a NIC and what it is "
+	error_set(err, "only 'none' is supported; -nic TYPE,... makes a NIC and what it is "
 		       "connected to");
 	return -1;
 }

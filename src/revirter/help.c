@@ -83,6 +83,8 @@ void help_cpus(void)
 	printf("\nProperties (on or off): kvm pmu migratable check enforce\n"
 	       "\nRecognized CPUID flags:\n");
 	for (const struct cpu_feature *f = cpu_features; f->name; f++) {
+		if (cpu_feature_find(f->name) != f)
+			continue;
 		if (column && column + 1 + strlen(f->name) > WIDTH) {
 			printf("\n");
 			column = 0;
@@ -107,8 +109,9 @@ void help_devices(void)
 
 void help_device(const struct device_class *class)
 {
-	const struct prop *const tables[] = { device_common_props(class->bus), class->props, NULL };
+	const struct prop *tables[DEVICE_TABLES];
 
+	device_class_tables(class, tables);
 	printf("%s options:\n", class->name);
 	props_print_help(tables);
 }

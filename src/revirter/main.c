@@ -221,7 +221,9 @@ static void note_first_entry(void *opaque)
 static int lock_in(struct vm *vm, const struct description *desc, struct error **err)
 {
 	const struct sandbox_config config = {
-		.mode = desc->sandbox ? SANDBOX_ON : SANDBOX_OFF,
+		.mode = !desc->sandbox       ? SANDBOX_OFF
+			: desc->sandbox_trap ? SANDBOX_TRAP
+					     : SANDBOX_ON,
 	};
 
 	tidy_seal();
