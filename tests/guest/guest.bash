@@ -27,11 +27,11 @@ guest() {
 	run --separate-stderr timeout -k 5 "${GUEST_SECONDS:-120}" "${command[@]}" </dev/null
 }
 
+# shellcheck disable=SC2154 # what run sets
 passed() {
 	[ "$status" = 3 ] && [[ $output == *PASS* ]] && return
 	echo "status $status" >&2
 	echo "$output" | tail -n 40 >&2
-	# shellcheck disable=SC2154 # run sets it
 	echo "$stderr" | tail -n 40 >&2
 	return 1
 }

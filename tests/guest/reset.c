@@ -38,7 +38,7 @@ static void by_port_92(void)
 	outb(0x92, inb(0x92) | 1);
 }
 
-/* No interrupt table: the breakpoint cannot be delivered, nor can the faults that follow. */
+/* No interrupt table: the invalid opcode cannot be delivered, nor can the faults that follow. */
 static void by_triple_fault(void)
 {
 	static const struct {
@@ -46,7 +46,7 @@ static void by_triple_fault(void)
 		uint32_t base;
 	} __attribute__((packed)) none;
 
-	__asm__ volatile("lidt %0; int3" : : "m"(none));
+	__asm__ volatile("lidt %0; ud2" : : "m"(none));
 }
 
 static const struct {
