@@ -60,7 +60,7 @@ load ../guest/guest
 		sleep 0.1
 	done
 	printf '%s\n' '{"execute":"qmp_capabilities"}' '{"execute":"system_powerdown"}' |
-		socat -t 5 - "UNIX-CONNECT:$dir/qmp" >"$dir/qmp.out"
+		socat -t 30 - "UNIX-CONNECT:$dir/qmp,shut-none" >"$dir/qmp.out"
 	wait "$pid"
 	grep -q "power button pressed" "$dir/out"
 	grep -q '"POWERDOWN"' "$dir/qmp.out"
@@ -91,8 +91,9 @@ load ../guest/guest
 		[ -S "$dir/qmp" ] && break
 		sleep 0.1
 	done
-	{ echo '{"execute":"qmp_capabilities"}'; sleep 20; } |
-		timeout 30 socat -t 1 - "UNIX-CONNECT:$dir/qmp" >"$dir/qmp.out" || true
+	# What the monitor says is read until it closes the socket.
+	echo '{"execute":"qmp_capabilities"}' |
+		socat -t 30 - "UNIX-CONNECT:$dir/qmp,shut-none" >"$dir/qmp.out"
 	wait $!
 	grep -q '"GUEST_PANICKED"' "$dir/qmp.out"
 	grep -q '"guest-panic"' "$dir/qmp.out"

@@ -7,6 +7,7 @@ bats_require_minimum_version 1.5.0
 load ../guest/guest
 
 setup() {
+	declare -gA device
 	disk=$BATS_TEST_TMPDIR/disk
 	truncate -s 1M "$disk"
 	echo "not empty" | dd of="$disk" bs=1 seek=500 conv=notrunc status=none
@@ -16,8 +17,6 @@ setup() {
 	device[rng]="-device virtio-rng-pci"
 	device[balloon]="-device virtio-balloon-pci,free-page-reporting=on"
 }
-
-declare -A device
 
 # hostile DEVICE CMDLINE
 hostile() {
