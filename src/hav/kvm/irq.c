@@ -107,7 +107,7 @@ static int create_full(struct kvm_vm *vm, struct error **err)
 	return write_routing(vm, err);
 }
 
-int kvm_irqchip_create(struct kvm_vm *vm, struct error **err)
+static int create(struct kvm_vm *vm, struct error **err)
 {
 	switch (vm->vm.config.irqchip) {
 	case HAV_IRQCHIP_KERNEL: return create_full(vm, err);
@@ -115,6 +115,22 @@ int kvm_irqchip_create(struct kvm_vm *vm, struct error **err)
 	case HAV_IRQCHIP_NONE: break;
 	}
 	return 0;
+}
+
+/*
+ * Not with the VM, but with its first vCPU, as late as KVM lets us: memory that is mapped after the
+ * interval timer was made waits some 10 ms for the kernel to retire its old table of ports.
+ */
+int kvm_irqchip_create(struct kvm_vm *vm, struct error **err)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	if (!vm->irqchip_made)
+		r = create(vm, err);
+	vm->irqchip_made = r == 0;
+	pthread_mutex_unlock(&vm->lock);
+	return r;
 }
 
 /* --- irqfd ---- */

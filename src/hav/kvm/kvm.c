@@ -212,8 +212,6 @@ static int kvm_vm_create(struct hav *hav, const struct hav_vm_config *config, st
 		goto fail;
 	}
 	place_intel_pages(vm);
-	if (kvm_irqchip_create(vm, err) < 0)
-		goto fail;
 	*out = &vm->vm;
 	return 0;
 fail:

@@ -39,7 +39,8 @@ struct kvm_vm {
 	struct hav_vm vm;
 	struct kvm_hav *kvm;
 	int fd;
-	pthread_mutex_t lock; /* of slots and routes */
+	pthread_mutex_t lock; /* of slots, routes and irqchip_made */
+	bool irqchip_made;
 	struct kvm_slot slots[KVM_MAX_SLOTS];
 	struct kvm_msi_route routes[KVM_MAX_MSI_ROUTES];
 	unsigned n_routes;
@@ -64,6 +65,7 @@ struct kvm_vcpu {
 int kvm_error(struct error **err, const char *what);
 
 /* irq.c */
+/* Before the first vCPU is made. Once. */
 int kvm_irqchip_create(struct kvm_vm *vm, struct error **err);
 int kvm_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error **err);
 int kvm_msi_send(struct hav_vm *vm, uint64_t address, uint32_t data);

@@ -58,8 +58,11 @@ static void share_ring(struct kvm_vcpu *vcpu)
 int kvm_vcpu_create(struct hav_vm *hvm, uint32_t id, struct hav_vcpu **out, struct error **err)
 {
 	struct kvm_vm *vm = container_of(hvm, struct kvm_vm, vm);
-	struct kvm_vcpu *vcpu = xcalloc(1, sizeof(*vcpu));
+	struct kvm_vcpu *vcpu;
 
+	if (kvm_irqchip_create(vm, err) < 0)
+		return -1;
+	vcpu = xcalloc(1, sizeof(*vcpu));
 	vcpu->vcpu.ops = &hav_backend_kvm;
 	vcpu->vm = vm;
 	vcpu->id = id;
