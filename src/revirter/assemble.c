@@ -28,6 +28,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define MEM64_ALIGN      GIB
 #define MEM64_SIZE       (32 * GIB)
@@ -147,6 +148,7 @@ static int solder_rtc(struct machine *machine, const struct description *desc, s
 	time_t t = desc->rtc.date;
 	struct tm tm;
 
+	tzset(); /* local time can't be looked up later */
 	if (desc->rtc.base == RTC_DATE) {
 		gmtime_r(&t, &tm);
 		strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
