@@ -183,12 +183,12 @@ bad:
 	return -1;
 }
 
-static char *join_choices(const char *const *choices)
+static char *join_choices(const char *const *choices, const char *between)
 {
 	char *list = xstrdup("");
 
 	for (; *choices; choices++) {
-		char *longer = xasprintf("%s%s%s", list, *list ? ", " : "", *choices);
+		char *longer = xasprintf("%s%s%s", list, *list ? between : "", *choices);
 
 		free(list);
 		list = longer;
@@ -202,7 +202,7 @@ static int check_choice(const struct prop *prop, const char *text, struct error 
 		if (!strcmp(*c, text))
 			return 0;
 	}
-	char *list AUTO_FREE = join_choices(prop->choices);
+	char *list AUTO_FREE = join_choices(prop->choices, ", ");
 
 	error_set(err, "'%s' is not one of %s", text, list);
 	return -1;
@@ -656,11 +656,8 @@ static void print_prop(const struct prop *p)
 {
 	char *head AUTO_FREE = NULL, *choices AUTO_FREE = NULL;
 
-	if (p->choices) {
-		choices = join_choices(p->choices);
-		for (char *c = choices; *c; c++)
-			*c = *c == ',' ? '|' : *c;
-	}
+	if (p->choices)
+		choices = join_choices(p->choices, "|");
 	head = xasprintf("%s=<%s>", p->name, type_names[p->type]);
 	printf("  %-26s %s", head, p->help ? p->help : "");
 	if (choices)
