@@ -25,8 +25,9 @@
 #define BALLOON_EVENT_INTERVAL_NS UINT64_C(1000000000)
 
 struct vm_requests {
-	struct loop_call shutdown, reset, panicked, exit, failed, balloon;
+	struct loop_call shutdown, reset, powerdown, quit, panicked, exit, failed, balloon;
 	atomic_int shutdown_cause, reset_cause, exit_status;
+	enum machine_cause quit_cause;
 	_Atomic(const char *) panic_action;
 	_Atomic uint64_t balloon_actual;
 	uint64_t balloon_told_ns;
@@ -143,7 +144,7 @@ static void stop_for_error(struct vm *vm, const char *what, struct error *err)
 	vm_quit(vm, CAUSE_HOST_ERROR);
 }
 
-void vm_reset(struct vm *vm, enum machine_cause cause)
+static void reset_now(struct vm *vm, enum machine_cause cause)
 {
 	struct error *err ERROR_AUTO = NULL;
 	bool go_on = vm->state == VM_RUNNING || vm->state == VM_SHUTDOWN ||
@@ -175,17 +176,32 @@ void vm_reset(struct vm *vm, enum machine_cause cause)
 
 /* --- The end ---- */
 
-void vm_powerdown(struct vm *vm)
+static void do_powerdown(void *opaque)
 {
+	struct vm *vm = opaque;
+
 	emit(vm, "POWERDOWN", NULL);
 	if (vm->machine.power_button)
 		vm->machine.power_button(&vm->machine);
 }
 
+void vm_powerdown(struct vm *vm)
+{
+	loop_post(vm->machine.main_loop, &vm->requests->powerdown);
+}
+
+static void do_quit(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	emit(vm, "SHUTDOWN", cause_data(vm->requests->quit_cause));
+	loop_stop(vm->machine.main_loop);
+}
+
 void vm_quit(struct vm *vm, enum machine_cause cause)
 {
-	emit(vm, "SHUTDOWN", cause_data(cause));
-	loop_stop(vm->machine.main_loop);
+	vm->requests->quit_cause = cause;
+	loop_post(vm->machine.main_loop, &vm->requests->quit);
 }
 
 void vm_shutdown(struct vm *vm, enum machine_cause cause)
@@ -227,7 +243,12 @@ static void do_reset(void *opaque)
 {
 	struct vm *vm = opaque;
 
-	vm_reset(vm, vm->requests->reset_cause);
+	reset_now(vm, vm->requests->reset_cause);
+}
+
+void vm_reset(struct vm *vm, enum machine_cause cause)
+{
+	on_reset(vm, cause);
 }
 
 static void on_panicked(void *opaque, const char *action)
@@ -361,6 +382,8 @@ void vm_init(struct vm *vm)
 
 	r->shutdown = (struct loop_call){ do_shutdown, vm };
 	r->reset = (struct loop_call){ do_reset, vm };
+	r->powerdown = (struct loop_call){ do_powerdown, vm };
+	r->quit = (struct loop_call){ do_quit, vm };
 	r->panicked = (struct loop_call){ do_panicked, vm };
 	r->exit = (struct loop_call){ do_exit, vm };
 	r->failed = (struct loop_call){ do_failed, vm };

@@ -59,14 +59,18 @@ int vm_load(struct vm *vm, struct error **err);
 void vm_pause(struct vm *vm, enum vm_state state);
 /* cont. Emits RESUME. Error: the guest has shut down or panicked and needs system_reset first. */
 int vm_resume(struct vm *vm, struct error **err);
+/*
+ * The following three happen on the main loop's next turn, so that who asked for them over QMP has
+ * the answer before the event, as with QEMU. Any thread may call vm_reset().
+ */
 /* Resets machine and vCPUs and goes on if it was running. Emits RESET. */
 void vm_reset(struct vm *vm, enum machine_cause cause);
 /* Presses the power button. Emits POWERDOWN. */
 void vm_powerdown(struct vm *vm);
-/* Emits SHUTDOWN and ends the main loop (or pauses, with -no-shutdown and a guest's cause). */
-void vm_shutdown(struct vm *vm, enum machine_cause cause);
-/* Ends the process's main loop with this exit status, whatever -no-shutdown says. */
+/* Emits SHUTDOWN and ends the main loop, whatever -no-shutdown says. */
 void vm_quit(struct vm *vm, enum machine_cause cause);
+/* The guest is done: vm_quit(), or with -no-shutdown and a guest's cause a pause. */
+void vm_shutdown(struct vm *vm, enum machine_cause cause);
 bool vm_is_running(const struct vm *vm);
 
 #endif
