@@ -153,7 +153,7 @@ static void test_sizes(void **state)
 		uint64_t unit, bytes;
 	} good[] = {
 		{ "0", 1, 0 },        { "512", MIB, 512 * MIB },   { "2G", MIB, 2 * GIB },
-		{ "2g", 1, 2 * GIB }, { "1.5G", MIB, 1536 * MIB }, { "0.5", MIB, MIB / 2 },
+		{ "2g", 1, 2 * GIB }, { "1.5G", MIB, 1536 * MIB }, { "0.5M", 1, MIB / 2 },
 		{ "100b", MIB, 100 }, { "0x10", 1, 16 },           { "0x10M", 1, 16 * MIB },
 		{ "010", 1, 10 },     { "1T", 1, 1024 * GIB },     { "1.K", 1, KIB },
 	};
