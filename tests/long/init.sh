@@ -1,0 +1,21 @@
+#!/bin/busybox sh
+# init.sh: /init of the initramfs of a Debian guest. Loads the modules, mounts the root disk, read-only,
+# puts the kit below /run and lets Debian go on with kit/init.
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+while read -r module; do
+	insmod "$module"
+done </etc/modules
+
+mount -t ext4 -o ro,noload /dev/vda /mnt || {
+	echo "guest: no root disk"
+	poweroff -f
+}
+mount -t tmpfs -o mode=755 run /mnt/run
+cp -a /kit /bin/busybox /mnt/run
+for dir in proc sys dev; do
+	mount --move /$dir /mnt/$dir
+done
+exec switch_root /mnt /bin/sh /run/kit/init
