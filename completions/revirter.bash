@@ -8,8 +8,10 @@ _revirter() {
 	case $prev in
 	-device | -machine | -M | -cpu | -accel | -netdev | -chardev | -object)
 		[[ $cur == *,* ]] && return
+		# Lists come as `name "NAME", …`, as `x86 NAME …` and as `NAME  what it is`, under a heading.
 		mapfile -t COMPREPLY < <(compgen -W "$("$program" "$prev" help 2>/dev/null |
-			sed -n 's/^x86 \([^ ]*\).*/\1/p; s/^name "\([^"]*\)".*/\1/p; s/^\([a-z][a-z0-9.-]*\)\( .*\)\{0,1\}$/\1/p')" -- "$cur")
+			sed -n '/:$/d; s/^name "\([^"]*\)".*/\1/p; t; s/^x86 \([^ ]*\).*/\1/p; t
+				s/^ *\([a-z][a-z0-9.-]*\)\(  .*\)\{0,1\}$/\1/p')" -- "$cur")
 		return
 		;;
 	-kernel | -initrd | -hda | -hdb | -pidfile | -D)
@@ -20,7 +22,7 @@ _revirter() {
 	esac
 	[[ $cur == -* || -z $cur ]] || return
 	mapfile -t COMPREPLY < <(compgen -W "$("$program" -h 2>/dev/null |
-		sed -n 's/^ *\(-[A-Za-z][a-z-]*\).*/\1/p')" -- "$cur")
+		sed -n 's/^  \(-[A-Za-z][a-z-]*\).*/\1/p')" -- "$cur")
 }
 
 complete -F _revirter revirter
