@@ -36,6 +36,12 @@ struct backends *backends_new(void)
 	return b;
 }
 
+/* What can serve several says itself when it cannot (chardev_attach() on what is no mux). */
+static bool is_exclusive(enum backend_kind kind)
+{
+	return kind == BACKEND_BLOCK || kind == BACKEND_NET;
+}
+
 static struct backend *find(struct backends *b, enum backend_kind kind, const char *id)
 {
 	for (struct backend *e = b->first; e; e = e->next)
@@ -94,10 +100,11 @@ void *backends_take(struct backends *b, enum backend_kind kind, const char *id, 
 		error_set(err, "no %s '%s'; there are: %s", kind_names[kind], id, ids);
 		return NULL;
 	}
-	if (e->user) {
+	if (e->user && is_exclusive(kind)) {
 		error_set(err, "%s '%s' is already used by %s", kind_names[kind], id, e->user);
 		return NULL;
 	}
+	free(e->user);
 	e->user = xstrdup(user);
 	return e->object;
 }

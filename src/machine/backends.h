@@ -3,8 +3,8 @@
  * devices (-chardev), entropy sources and I/O threads (-object). Filled by assemble.c before any
  * device is made.
  *
- * take = for one device only: a second take is an error that names the first. Errors list what ids
- * there are.
+ * take = for a device: a disk or network end has one, and a second take is an error that names the
+ * first. Errors list what ids there are.
  */
 #ifndef REVIRT_MACHINE_BACKENDS_H
 #define REVIRT_MACHINE_BACKENDS_H

@@ -7,6 +7,10 @@
 #include <errno.h>
 #include <string.h>
 
+/* Intel SDM vol. 3 §11.11.1: bits 31 to 20 of a message's address, and none above */
+#define MSI_SHIFT  20
+#define MSI_PREFIX 0xfee
+
 void irqs_init(struct irqs *irqs, struct hav_vm *vm)
 {
 	*irqs = (struct irqs){ .vm = vm };
@@ -51,6 +55,11 @@ void irq_pulse(struct irq_line *line)
 /* #syscalls ioctl=KVM_SIGNAL_MSI */
 void irq_msi(struct irqs *irqs, uint64_t address, uint32_t data)
 {
+	if (irqs->vm && address >> MSI_SHIFT != MSI_PREFIX) {
+		LOG_ONCE("a device's interrupt message goes to 0x%llx, where no APIC is: dropped",
+			 (unsigned long long)address);
+		return;
+	}
 	if (irqs->vm) {
 		if (hav_msi_send(irqs->vm, address, data) < 0)
 			LOG_ONCE("interrupt message 0x%llx/0x%x not delivered: %s",

@@ -163,7 +163,7 @@ static int solder_rtc(struct machine *machine, const struct description *desc, s
 static int solder_serials(struct machine *machine, const struct description *desc,
 			  struct error **err)
 {
-	char index[4];
+	char index[12];
 
 	for (unsigned i = 0; i < desc->n_serials; i++) {
 		if (!desc->serials[i])
