@@ -242,11 +242,28 @@ static const char *monitor_option(const struct desc_monitor *m)
 	return m->control ? "-qmp" : "-monitor";
 }
 
+/* In the background there is no terminal to read from. */
+static int check_stdio(const struct description *desc, struct error **err)
+{
+	for (size_t i = 0; desc->daemonize && i < desc->chardevs.n; i++) {
+		const struct desc_item *item = &desc->chardevs.items[i];
+
+		if (strcmp(item->chardev->name, "stdio") == 0) {
+			error_set(
+				err,
+				"-chardev %s: no stdio with -daemonize; use a socket, file or pty",
+				item->id);
+			return -1;
+		}
+	}
+	return 0;
+}
+
 int finish_chardevs(struct dialect *d, struct error **err)
 {
 	struct description *desc = d->desc;
 
-	if (add_defaults(d, err) < 0)
+	if (add_defaults(d, err) < 0 || check_stdio(desc, err) < 0)
 		return -1;
 	for (unsigned i = 0; i < desc->n_serials; i++) {
 		if (check_chardev(d, "-serial", desc->serials[i], err) < 0)

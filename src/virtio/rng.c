@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
 #define QUEUE_SIZE   8
 #define CLASS_OTHERS 0x00ff00
@@ -49,15 +50,20 @@ static struct virtio_rng *of(struct virtio_device *vd)
 struct rng *rng_open(const char *filename, struct error **err)
 {
 	struct rng *rng = xcalloc(1, sizeof(*rng));
+	struct stat st;
 
 	rng->fd = -1;
 	if (!filename)
 		return rng;
 	rng->fd = open(filename, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (rng->fd >= 0)
+	if (rng->fd < 0)
+		error_set_errno(err, errno, "cannot open entropy source '%s'", filename);
+	else if (fstat(rng->fd, &st) == 0 && S_ISDIR(st.st_mode))
+		error_set(err, "entropy source '%s' is a directory: give a file or device",
+			  filename);
+	else
 		return rng;
-	error_set_errno(err, errno, "cannot open entropy source '%s'", filename);
-	free(rng);
+	rng_close(rng);
 	return NULL;
 }
 

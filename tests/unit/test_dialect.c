@@ -212,6 +212,7 @@ static const struct {
 	{ "-mon foo", "-mon: no chardev 'foo'; there are: serial0" },
 	{ "-chardev null,id=c -mon c,mode=foo", "-mon: property 'mode': 'foo' is not one of" },
 	{ "-nographic -daemonize", "-nographic: with -daemonize there is no terminal" },
+	{ "-kernel k -daemonize -serial stdio", "-chardev serial0: no stdio with -daemonize" },
 };
 
 static void test_refused(void **state)
