@@ -27,7 +27,7 @@ static struct chardev chr[3];
 int chardev_attach(struct chardev *c, const struct chardev_handler *handler, void *opaque,
 		   struct error **err)
 {
-	if (handler && c->refuses) {
+	if (handler && (c->refuses || c->handler)) {
 		error_set(err, "taken");
 		return -1;
 	}
@@ -514,7 +514,7 @@ static void test_refused(void **state)
 	refuse(&virtserialport_class, "nr=4", "ports 0 to 3");
 	refuse(&virtserialport_class, "nr=99", "nr");
 	refuse(&virtserialport_class, "bus=none.0", "none.0");
-	refuse(&virtserialport_class, "chardev=c1", "already used by port 1");
+	refuse(&virtserialport_class, "chardev=c1", "taken");
 	refuse(&virtserialport_class, "chardev=c9", "c9");
 	refuse(&virtio_serial_pci_class, "max_ports=32", "32");
 	fake_device(&fm, &virtconsole_class, "", NULL); /* takes port 2, without a chardev */
