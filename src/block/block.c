@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const struct block_driver *const drivers[] = { &block_raw };
 
@@ -307,6 +308,14 @@ const char *block_format(const struct block *block)
 void block_get_info(const struct block *block, struct block_info *info)
 {
 	*info = block->info;
+}
+
+/* #syscalls:main fstat newfstatat */
+uint64_t block_allocated(const struct block *block)
+{
+	struct stat st;
+
+	return fstat(block->fd, &st) < 0 ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 int block_lock(struct block *block, bool share_rw, struct error **err)

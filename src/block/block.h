@@ -64,6 +64,8 @@ const char *block_id(const struct block *block);
 const char *block_filename(const struct block *block);
 const char *block_format(const struct block *block);
 void block_get_info(const struct block *block, struct block_info *info);
+/* The bytes its file takes on the host's disk, now; 0: unknown. */
+uint64_t block_allocated(const struct block *block);
 
 /*
  * For the device that is going to use the image, before its queues: locks it as QEMU does (lock.c).

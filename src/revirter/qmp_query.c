@@ -274,6 +274,7 @@ static struct json_object *block_image(const struct block *block, const struct b
 	add_int(image, "virtual-size", info->size);
 	add_string(image, "filename", block_filename(block));
 	add_string(image, "format", block_format(block));
+	add_int(image, "actual-size", block_allocated(block));
 	add_bool(image, "dirty-flag", false);
 	return image;
 }

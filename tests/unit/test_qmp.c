@@ -853,8 +853,8 @@ static const struct shape {
 
 /* Members QEMU gives or leaves out, as the case may be. */
 static const char *const optional[] = {
-	"actual-size",      "name",      "qdev",     "pci_bridge",  "devices", "irq", "desc",
-	"subsystem-vendor", "subsystem", "prefetch", "mem_type_64",
+	"name",      "qdev",     "pci_bridge",  "devices", "irq", "desc", "subsystem-vendor",
+	"subsystem", "prefetch", "mem_type_64",
 };
 
 static bool is_optional(const char *key)
