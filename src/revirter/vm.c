@@ -147,15 +147,14 @@ static void stop_for_error(struct vm *vm, const char *what, struct error *err)
 static void reset_now(struct vm *vm, enum machine_cause cause)
 {
 	struct error *err ERROR_AUTO = NULL;
-	bool go_on = vm->state == VM_RUNNING || vm->state == VM_SHUTDOWN ||
-		     vm->state == VM_GUEST_PANICKED;
+	const bool running = vm_is_running(vm);
 
 	if (vm->no_reboot) {
 		vm_shutdown(vm, cause);
 		return;
 	}
 	log_item(LOG_RESET, "reset: %s", machine_cause_name(cause));
-	if (vm_is_running(vm)) {
+	if (running) {
 		vcpus_pause(&vm->machine);
 		machine_pause_devices(&vm->machine);
 	}
@@ -165,11 +164,11 @@ static void reset_now(struct vm *vm, enum machine_cause cause)
 		return;
 	}
 	emit(vm, "RESET", cause_data(cause));
-	if (!go_on) {
-		vm->state = vm->state == VM_PRELAUNCH ? VM_PRELAUNCH : VM_PAUSED;
+	if (!running) {
+		/* As after -S, whatever it stood still for: who wants it to run says cont. */
+		vm->state = VM_PRELAUNCH;
 		return;
 	}
-	vm->state = VM_RUNNING;
 	machine_resume_devices(&vm->machine);
 	vcpus_resume(&vm->machine);
 }

@@ -19,7 +19,7 @@ struct vm_requests;
 
 /* QMP's RunState, the subset there is. */
 enum vm_state {
-	VM_PRELAUNCH, /* -S, before the first cont */
+	VM_PRELAUNCH, /* -S or a reset while it stood still, before the next cont */
 	VM_RUNNING,
 	VM_PAUSED,
 	VM_SHUTDOWN, /* the guest powered off and -no-shutdown keeps us */
