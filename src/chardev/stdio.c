@@ -42,7 +42,8 @@ struct stdio {
 
 /* --- The terminal's modes ---- */
 
-/* #syscalls ioctl=TCSETS */
+/* tcsetattr() reads the modes back. */
+/* #syscalls ioctl=TCSETS ioctl=TCGETS */
 void chardev_restore_terminal(void)
 {
 	int saved_errno = errno;
@@ -54,7 +55,8 @@ void chardev_restore_terminal(void)
 }
 
 /* Handlers run on whichever thread the kernel picks. */
-/* #syscalls ioctl=TCSETS */
+/* tcsetattr() reads the modes back. */
+/* #syscalls ioctl=TCSETS ioctl=TCGETS */
 static void on_continue(int signo)
 {
 	int saved_errno = errno;
