@@ -50,6 +50,7 @@ struct loop {
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;
 	struct loop_call *first, **last;
+	unsigned generation; /* counts what is posted */
 	bool running;
 	pthread_t thread;
 };
@@ -225,16 +226,19 @@ static void run_timers(struct loop *loop)
 	}
 }
 
-static struct loop_call *take_call(struct loop *loop)
+/* The first call that is queued, or of those that somebody stands still for. */
+static struct loop_call *take_call(struct loop *loop, bool only_awaited)
 {
-	struct loop_call *call;
+	struct loop_call *call, **link;
 
 	pthread_mutex_lock(&loop->lock);
-	call = loop->first;
+	for (link = &loop->first; (call = *link); link = &call->next)
+		if (call->awaited || !only_awaited)
+			break;
 	if (call) {
-		loop->first = call->next;
-		if (!loop->first)
-			loop->last = &loop->first;
+		*link = call->next;
+		if (!call->next)
+			loop->last = link;
 		call->queued = false;
 	}
 	pthread_mutex_unlock(&loop->lock);
@@ -242,11 +246,11 @@ static struct loop_call *take_call(struct loop *loop)
 }
 
 /* The call's memory may be reused or gone as soon as fn runs: it is read before. */
-static void run_calls(struct loop *loop)
+static void run_calls(struct loop *loop, bool only_awaited)
 {
 	struct loop_call *call;
 
-	while ((call = take_call(loop))) {
+	while ((call = take_call(loop, only_awaited))) {
 		void (*fn)(void *) = call->fn;
 
 		fn(call->opaque);
@@ -287,14 +291,14 @@ void loop_run(struct loop *loop)
 			else if (!watch->dead)
 				watch->fn(watch->opaque, events[i].events);
 		}
-		run_calls(loop);
+		run_calls(loop, false);
 		run_timers(loop);
 		if (loop->garbage)
 			sweep(loop, false);
 	}
 	loop->stop = false;
 	set_running(loop, false);
-	run_calls(loop);
+	run_calls(loop, false);
 }
 
 void loop_stop(struct loop *loop)
@@ -308,27 +312,43 @@ bool loop_is_current(const struct loop *loop)
 	return loop->running && pthread_equal(loop->thread, pthread_self());
 }
 
+static unsigned generation(struct loop *loop)
+{
+	unsigned value;
+
+	pthread_mutex_lock(&loop->lock);
+	value = loop->generation;
+	pthread_mutex_unlock(&loop->lock);
+	return value;
+}
+
+/* done() is asked without the lock: what it looks at may have one of its own. */
 void loop_run_calls_until(struct loop *loop, bool (*done)(void *opaque), void *opaque)
 {
-	while (!done(opaque)) {
+	for (;;) {
+		unsigned seen = generation(loop);
+
+		run_calls(loop, true);
+		if (done(opaque))
+			return;
 		pthread_mutex_lock(&loop->lock);
-		while (!loop->first && !done(opaque))
+		while (loop->generation == seen)
 			pthread_cond_wait(&loop->changed, &loop->lock);
 		pthread_mutex_unlock(&loop->lock);
-		run_calls(loop);
 	}
 }
 
 /* With the lock held. */
 static void enqueue(struct loop *loop, struct loop_call *call)
 {
+	loop->generation++;
+	pthread_cond_broadcast(&loop->changed);
 	if (call->queued)
 		return;
 	call->queued = true;
 	call->next = NULL;
 	*loop->last = call;
 	loop->last = &call->next;
-	pthread_cond_broadcast(&loop->changed);
 }
 
 void loop_post(struct loop *loop, struct loop_call *call)
@@ -376,7 +396,9 @@ static void run_sync_call(void *opaque)
 /* #syscalls futex */
 void loop_call(struct loop *loop, void (*fn)(void *opaque), void *opaque)
 {
-	struct sync_call sync = { { .fn = run_sync_call }, loop, fn, opaque, false };
+	struct sync_call sync = {
+		{ .fn = run_sync_call, .awaited = true }, loop, fn, opaque, false
+	};
 
 	sync.call.opaque = &sync;
 	pthread_mutex_lock(&loop->lock);

@@ -26,8 +26,9 @@ void loop_stop(struct loop *loop); /* any thread */
 bool loop_is_current(const struct loop *loop);
 
 /*
- * Waits on the loop's own thread until done(opaque) is true, running nothing but posted calls
- * meanwhile. For "wait till all vCPUs stand still", while those may be waiting for a loop_call().
+ * Waits on the loop's own thread until done(opaque) is true, which whoever makes it so tells by a
+ * loop_post(). Meanwhile it serves loop_call()s, since what is waited for may be waiting for one,
+ * and nothing else: what was posted would find things half done. For "till all vCPUs stand still".
  */
 void loop_run_calls_until(struct loop *loop, bool (*done)(void *opaque), void *opaque);
 
@@ -54,7 +55,7 @@ struct loop_call {
 	void (*fn)(void *opaque);
 	void *opaque;
 	struct loop_call *next; /* the rest is the loop's */
-	bool queued;
+	bool queued, awaited;
 };
 void loop_post(struct loop *loop, struct loop_call *call);
 /* Takes back a call that has not begun to run, so that its memory may go. */

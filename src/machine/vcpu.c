@@ -303,6 +303,11 @@ int vcpus_create(struct machine *machine, unsigned n, const struct hav_cpuid *cp
 	return hav_vcpu_get_state(machine->vcpus[0].hav, HAV_STATE_ALL, set->reset_state, err);
 }
 
+const struct hav_state *vcpus_reset_state(const struct machine *machine)
+{
+	return machine->vcpu_set->reset_state;
+}
+
 static int reset_one(struct vcpu *vcpu, struct hav_state *state, struct error **err)
 {
 	uint32_t lapic_id = vcpu->apic_id << 24;

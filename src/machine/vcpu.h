@@ -57,6 +57,9 @@ int vcpus_start(struct machine *machine, void (*enter)(void), void (*first_entry
 void vcpus_pause(struct machine *machine);
 void vcpus_resume(struct machine *machine);
 
+/* What every register holds after power-on, on the first vCPU. */
+const struct hav_state *vcpus_reset_state(const struct machine *machine);
+
 /* Back to the power-on state; vCPU 0 then gets what state says. While paused. */
 int vcpus_reset(struct machine *machine, const struct hav_state *bsp, struct error **err);
 

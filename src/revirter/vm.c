@@ -129,9 +129,9 @@ int vm_load(struct vm *vm, struct error **err)
 	}
 	if (vm->acpi && acpi_build(&machine->mem, vm->acpi, &vm->boot.rsdp_gpa, err) < 0)
 		return -1;
-	if (hav_vcpu_get_state(machine->vcpus[0].hav, HAV_STATE_REGS | HAV_STATE_SREGS, state,
-			       err) < 0 ||
-	    boot_load(&machine->mem, &vm->boot, state, err) < 0 ||
+	*state = *vcpus_reset_state(machine);
+	state->groups = HAV_STATE_REGS | HAV_STATE_SREGS;
+	if (boot_load(&machine->mem, &vm->boot, state, err) < 0 ||
 	    vcpus_reset(machine, state, err) < 0)
 		return -1;
 	return set_firmware_msrs(vm, state, err);

@@ -116,8 +116,16 @@ static void calls_run_on_the_loops_thread(void **state)
 
 struct wait_test {
 	struct loop_test waiter;
-	_Atomic bool served, done;
+	struct loop_call posted;
+	_Atomic bool served, done, ran_posted;
 };
+
+static void run_posted(void *opaque)
+{
+	struct wait_test *t = opaque;
+
+	t->ran_posted = true;
+}
 
 static void serve(void *opaque)
 {
@@ -152,8 +160,11 @@ static void wait_in_callback(void *opaque)
 	struct wait_test *t = opaque;
 	pthread_t thread;
 
+	t->posted = (struct loop_call){ run_posted, t };
+	loop_post(t->waiter.loop, &t->posted);
 	pthread_create(&thread, NULL, needs_loop, t);
 	loop_run_calls_until(t->waiter.loop, is_done, t);
+	assert_false(t->ran_posted); /* its turn comes later */
 	pthread_join(thread, NULL);
 	loop_stop(t->waiter.loop);
 }
@@ -166,6 +177,7 @@ static void waiting_serves_calls(void **state)
 	loop_post(t.waiter.loop, &t.waiter.call);
 	loop_run(t.waiter.loop);
 	assert_true(t.served);
+	assert_true(t.ran_posted);
 	loop_free(t.waiter.loop);
 }
 

@@ -197,7 +197,9 @@ static int set_events(struct kvm_vcpu *vcpu, const struct hav_state *state)
 {
 	const struct hav_events *from = &state->events;
 	struct kvm_vcpu_events to = {
-		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+		/* The SMM part, all zero, also takes back an INIT that was on its way. */
+		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+			 KVM_VCPUEVENT_VALID_SMM,
 		.exception = { .injected = from->exception_pending,
 			       .nr = from->exception_vector,
 			       .has_error_code = from->exception_has_error,
