@@ -35,9 +35,9 @@ teardown() {
 @test "four CPUs in the topology asked for" {
 	linux 'cd /sys/devices/system/cpu; echo cpus $(grep -c ^processor /proc/cpuinfo)
 		cat cpu*/topology/core_cpus_list cpu*/topology/physical_package_id | tr "\n" " "
-		taskset 8 cat /proc/self/stat >/dev/null' -smp 4,sockets=2,cores=1,threads=2
+		taskset 8 cat /proc/self/stat >/dev/null' -smp 4,sockets=2,cores=2
 	fine
-	[[ $output == *"cpus 4"*"0-1 0-1 2-3 2-3 0 0 1 1"* ]]
+	[[ $output == *"cpus 4"*"0 1 2 3 0 0 1 1"* ]]
 }
 
 @test "microvm, both kernels, with a disk" {
@@ -115,8 +115,8 @@ teardown() {
 @test "virtconsole echoes; virtserialport carries data both ways" {
 	linux_start 'for p in /sys/class/virtio-ports/*; do ! grep -qs org.test $p/name || port=/dev/${p##*/}; done
 		stty -F /dev/hvc0 raw -echo
-		(read -r line </dev/hvc0; echo "heard $line" >/dev/hvc0) &
-		echo ready; exec 4<>$port; read -r line <&4; echo "port said $line"; echo "answer to $line" >&4
+		(until read -r line </dev/hvc0; do sleep 0.2; done; echo "heard $line" >/dev/hvc0) &
+		echo ready; exec 4<>$port; until read -r line <&4; do sleep 0.2; done; echo "port said $line"; echo "answer to $line" >&4
 		head -c 300000 <&4 | sha1sum >/tmp/sum; cat /tmp/sum; cat /tmp/sum >&4; wait; sleep 1' \
 		-device virtio-serial-pci \
 		-chardev "socket,id=c,path=$dir/console.sock,server=on,wait=off" -device virtconsole,chardev=c \
@@ -168,7 +168,7 @@ user_net() {
 	helpers+=($!)
 	user_script="ip link set eth0 up; udhcpc -i eth0 -n -q -f -t 5 -s /bin/true
 		ip addr add $1/24 dev eth0; ip route add default via $2
-		ping -c 1 -W 5 $2; wget -q -O /tmp/x http://$2:8000/data; sha1sum /tmp/x"
+		wget -q -O /tmp/x http://$2:8000/data; sha1sum /tmp/x"
 }
 
 user_net_done() {
@@ -185,7 +185,7 @@ user_net_done() {
 
 @test "virtio-net over passt: -netdev stream" {
 	user_net 10.6.5.4 10.6.5.1
-	timeout 150 passt -f -q -s "$dir/passt.sock" 3>&- &
+	timeout 150 passt -f -q --runas 0 -s "$dir/passt.sock" 3>&- &
 	helpers+=($!)
 	for _ in {1..300}; do
 		[ -S "$dir/passt.sock" ] && break
