@@ -158,6 +158,8 @@ static void reset_now(struct vm *vm, enum machine_cause cause)
 		vcpus_pause(&vm->machine);
 		machine_pause_devices(&vm->machine);
 	}
+	/* Guests ask several times before they stand still: all that is this reset. */
+	loop_unpost(vm->machine.main_loop, &vm->requests->reset);
 	machine_reset_devices(&vm->machine);
 	if (vm_load(vm, &err) < 0) {
 		stop_for_error(vm, "cannot reset", err);
