@@ -439,32 +439,34 @@ print("status", os.waitstatus_to_exitcode(status) if done else "none")
 		-qmp unix:qmp,server=on,wait=off
 	linux_await ticking
 	run qmp stop -- event:STOP
+	said '"STOP"'
 	sleep 10
 	run qmp cont -- event:RESUME
+	said '"RESUME"'
 	linux_wait
 	fine
 	[[ $output != *jump* && $output != *stall* && $output != *unstable* && $output != *lockup* ]]
 }
 
 @test "balloon: shrinks, tells, grows again" {
-	linux_start 'echo before $(sed -n "s/^MemTotal: *//p" /proc/meminfo); sleep 1000' -device virtio-balloon-pci,id=b \
+	linux_start 'echo before $(sed -n "s/^MemTotal: *//p" /proc/meminfo); sleep 1000' -device virtio-balloon-pci,id=b -m 384 \
 		-qmp unix:qmp,server=on,wait=off
 	linux_await before
-	run qmp query-balloon -- balloon value=117440512 -- event:BALLOON_CHANGE
-	said '{"actual": 201326592}' '"BALLOON_CHANGE", "data": {"actual": '
-	for _ in {1..100}; do
+	run qmp query-balloon -- balloon value=268435456 -- event:BALLOON_CHANGE
+	said '{"actual": 402653184}' '"BALLOON_CHANGE", "data": {"actual": '
+	for _ in {1..20}; do
 		run qmp query-balloon
-		[[ $output != *117440512* ]] || break
+		[[ $output != *268435456* ]] || break
 		sleep 0.2
 	done
-	said '{"actual": 117440512}'
-	qmp balloon value=201326592
-	for _ in {1..100}; do
+	said '{"actual": 268435456}'
+	qmp balloon value=402653184
+	for _ in {1..20}; do
 		run qmp query-balloon
-		[[ $output != *201326592* ]] || break
+		[[ $output != *402653184* ]] || break
 		sleep 0.2
 	done
-	said '{"actual": 201326592}'
+	said '{"actual": 402653184}'
 	run qmp qom-set path=/machine/peripheral/b property=guest-stats-polling-interval value=1
 	sleep 3
 	run qmp qom-get path=/machine/peripheral/b property=guest-stats -- quit
