@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 clang_format := $(shell command -v clang-format-14 || echo clang-format)
 export BUILD
 
-.PHONY: all run check bench install clean distclean format format-check fuzz help
+.PHONY: all run check check-guest bench install clean distclean format format-check fuzz help
 
 all:  ## build everything, into build/
 	@tools/setup build
@@ -35,6 +35,9 @@ run: all  ## boot a small Linux guest and, on a terminal, give you its shell
 check:  ## run all tests; the last line is "N passed, N failed"
 	@tools/setup build check || true  # run-all counts it
 	@SANITIZE=$(SANITIZE) tests/run-all $(PHASES)
+
+check-guest: all  ## let a Debian guest with four processors work hard, and reboot; long where KVM is emulated
+	@tests/long/guest
 
 bench: all  ## measure, against other monitors where that says something
 	@tools/setup bench

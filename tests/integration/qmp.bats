@@ -476,9 +476,11 @@ print("status", os.waitstatus_to_exitcode(status) if done else "none")
 }
 
 @test "Linux answers the power button, and its panic is told" {
-	linux_append="panic=0"
-	linux_start 'for e in /sys/class/input/event*; do [ "$(cat $e/device/name)" = "Power Button" ] && button=/dev/input/${e##*/}; done
-		echo listening; head -c 24 $button >/dev/null; echo pressed' -qmp unix:qmp,server=on,wait=off
+	local wait_for_button='for e in /sys/class/input/event*; do
+		! grep -q "Power Button" $e/device/name || button=/dev/input/${e##*/}; done
+		echo listening; head -c 24 $button >/dev/null; echo pressed'
+
+	linux_start "$wait_for_button" -qmp unix:qmp,server=on,wait=off
 	linux_await listening
 	run qmp system_powerdown -- event:POWERDOWN -- event:SHUTDOWN
 	said '"POWERDOWN"' '"guest-shutdown"'
@@ -486,9 +488,9 @@ print("status", os.waitstatus_to_exitcode(status) if done else "none")
 	fine
 	[[ $output == *pressed* ]]
 
-	linux_start 'echo panicking; sleep 2; echo c >/proc/sysrq-trigger' -device pvpanic -qmp unix:qmp,server=on,wait=off
-	linux_await panicking
-	run qmp event:GUEST_PANICKED -- event:SHUTDOWN
+	linux_start "$wait_for_button; echo c >/proc/sysrq-trigger" -device pvpanic -qmp unix:qmp,server=on,wait=off
+	linux_await listening
+	run qmp system_powerdown -- event:GUEST_PANICKED -- event:SHUTDOWN
 	said '"GUEST_PANICKED"' '"guest-panic"'
 	linux_wait
 	[ "$status" = 0 ]

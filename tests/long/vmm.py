@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -316,15 +315,3 @@ def inside(scratch, work):
 		return work()
 	finally:
 		shutil.rmtree(scratch, ignore_errors=True)
-
-
-def compare(title, unit, runs):
-	"""Prints a table of {monitor: {name: [figures]}}: medians, and the ratio to QEMU's."""
-	names = list(dict.fromkeys(name for figures in runs.values() for name in figures))
-	medians = {m: {n: statistics.median(v) for n, v in figures.items()} for m, figures in runs.items()}
-	print(f"{title:<22}" + "".join(f"{m:>12}" for m in runs) + f"{'to qemu':>10}   {unit}")
-	for name in names:
-		row = f"{name:<22}" + "".join(f"{medians[m].get(name, float('nan')):>12.1f}" for m in runs)
-		base = medians.get("qemu", {}).get(name)
-		mine = medians.get("revirter", {}).get(name)
-		print(row + (f"{mine / base:>10.2f}" if base and mine else f"{'-':>10}"))
