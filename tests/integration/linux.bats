@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
 # A real Linux as guest: it boots by each way in, finds its devices working, and leaves by each way out.
+# prepare: tests/guestkit/kernel cloud --vmlinux
 # timeout: 1500
 # testbed: --memory 3G
 
