@@ -2,7 +2,7 @@
 # QMP and the human monitor on machines that run. The tiny guests of tests/guest stand in where a guest
 # only has to be there, Linux where a driver answers; QEMU, on TCG, is asked what the answers should be.
 # prepare: tests/guestkit/kernel cloud --vmlinux
-# timeout: 1200
+# timeout: 1800
 
 bats_require_minimum_version 1.5.0
 load linux
