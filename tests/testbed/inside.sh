@@ -33,6 +33,26 @@ node() {
 	[ -e "/dev/$1" ] || mknod -m 666 "/dev/$1" c "$2" "$3"
 }
 
+# hold_kvm: keeps two idle VMs, so that KVM's static keys (preempt_notifier_key, apic_sw_disabled,
+# kvm_has_noapic_vcpu) never change again. With the first VM, and with the last, the kernel rewrites code
+# by way of breakpoints; a processor that translates such a breakpoint while another takes it away may keep
+# it in TCG's cache (up to QEMU 8.0), and the kernel then returns to it for ever. That is also why the
+# kernel starts with one processor: all that is rewritten at start-up is done when the others come.
+hold_kvm() {
+	# shellcheck disable=SC2016
+	setsid perl -e '
+		my ($create_vm, $create_irqchip, $create_vcpu) = (0xae01, 0xae60, 0xae41);
+		open my $kvm, "+<", "/dev/kvm" or die;
+		for my $irqchip (0, 1) {
+			my $fd = ioctl($kvm, $create_vm, 0) or die;
+			open my $vm, "+<&=", 0 + $fd or die;
+			!$irqchip || ioctl($vm, $create_irqchip, 0) or die;
+			ioctl($vm, $create_vcpu, 0) or die;
+			push @held, $vm;
+		}
+		fork or sleep;' </dev/null >/dev/null 2>/dev/kmsg 3>&-
+}
+
 ln -s /proc/self/fd /dev/fd
 ln -s fd/0 /dev/stdin
 ln -s fd/1 /dev/stdout
@@ -65,6 +85,10 @@ cat_err=$!
 exec 3>"$status"
 until [ -e /dev/kvm ]; do usleep 10000; done
 chmod 666 /dev/kvm
+hold_kvm || echo "testbed: cannot hold KVM's code still" >/dev/kmsg
+for cpu in /sys/devices/system/cpu/cpu*/online; do
+	[ ! -e "$cpu" ] || echo 1 >"$cpu"
+done
 echo up >&3
 input=/dev/null
 [ -z "$stdin" ] || input=$(port in)
