@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # init.sh: the default /init of a guestkit guest; tests/guestkit/initramfs packs it.
-# Loads the modules, says "guestkit: init" on the console, runs the scripts of /init.d in order, says
+# Loads the modules, starts the processors that maxcpus=N left out, says "guestkit: init" on the console, runs the scripts of /init.d in order, says
 # "guestkit: done" and powers off. A script that fails ends the run: "guestkit: NAME failed (STATUS)".
 # Without scripts, or with guestkit.shell on the kernel command line, it ends in a shell instead.
 # guestkit.term=TERM and guestkit.size=ROWSxCOLUMNS describe the terminal for that shell.
@@ -13,6 +13,9 @@ mount -t devpts devpts /dev/pts
 while read -r module; do
 	insmod "$module"
 done </etc/modules
+for cpu in /sys/devices/system/cpu/cpu*/online; do
+	[ ! -e "$cpu" ] || echo 1 >"$cpu"
+done
 echo "guestkit: init"
 
 shell=

@@ -10,7 +10,8 @@
 #	fine				the script came to its end without a failure
 #
 # SCRIPT is shell, run with -e; it travels on the kernel's command line in base64, so: a few hundred
-# characters. GUEST_VMM is the monitor, as for the guests of tests/guest.
+# characters. The guest's init starts its other processors, once the kernel has rewritten most of what it
+# rewrites of itself: tests/testbed/inside.sh tells what TCG makes of that otherwise. GUEST_VMM is the monitor, as for the guests of tests/guest.
 # shellcheck shell=bash
 
 build=$(realpath -m "${BUILD:-$BATS_TEST_DIRNAME/../../build}")
@@ -45,22 +46,22 @@ linux_command() {
 	read -ra command <<<"$vmm"
 	command+=(-nodefaults -display none -serial stdio -monitor none "${linux_machine[@]}" -m 192
 		-kernel "$kernel/${linux_image:-vmlinuz}" -initrd "$initramfs"
-		-append "console=ttyS0 quiet panic=-1 $linux_append run=$(base64 -w0 <<<"$script")" "$@")
+		-append "console=ttyS0 quiet panic=-1 maxcpus=1 $linux_append run=$(base64 -w0 <<<"$script")" "$@")
 }
 
 linux() {
 	linux_command "$@"
-	run --separate-stderr timeout -k 5 "${GUEST_SECONDS:-120}" "${command[@]}" </dev/null
+	run --separate-stderr timeout -k 5 "${GUEST_SECONDS:-300}" "${command[@]}" </dev/null
 }
 
 linux_start() {
 	linux_command "$@"
-	timeout -k 5 "${GUEST_SECONDS:-180}" "${command[@]}" </dev/null >"$dir/console" 2>"$dir/err" 3>&- &
+	timeout -k 5 "${GUEST_SECONDS:-300}" "${command[@]}" </dev/null >"$dir/console" 2>"$dir/err" 3>&- &
 	vm=$!
 }
 
 linux_await() {
-	local end=$((SECONDS + ${2:-90}))
+	local end=$((SECONDS + ${2:-180}))
 
 	while ! grep -qF -- "$1" "$dir/console"; do
 		if [ $SECONDS -ge $end ] || ! kill -0 "$vm" 2>/dev/null; then

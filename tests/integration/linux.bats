@@ -124,9 +124,9 @@ teardown() {
 		-chardev "socket,id=p,path=$dir/port.sock,server=on,wait=off" -device virtserialport,chardev=p,name=org.test
 	linux_await ready
 	head -c 300000 /dev/urandom >"$dir/data"
-	{ sleep 0.5; echo hello; sleep 5; } | timeout 20 socat -t 5 - "UNIX-CONNECT:$dir/console.sock" >"$dir/hvc" &
+	{ sleep 0.5; echo hello; sleep 60; } | timeout 90 socat -t 5 - "UNIX-CONNECT:$dir/console.sock" >"$dir/hvc" &
 	helpers+=($!)
-	{ echo greetings; sleep 1; cat "$dir/data"; sleep 20; } | timeout 30 socat -t 20 - "UNIX-CONNECT:$dir/port.sock" >"$dir/port" &
+	{ echo greetings; sleep 1; cat "$dir/data"; sleep 60; } | timeout 90 socat -t 20 - "UNIX-CONNECT:$dir/port.sock" >"$dir/port" &
 	helpers+=($!)
 	linux_wait
 	fine
@@ -142,7 +142,7 @@ teardown() {
 	ip addr add 10.9.8.1/24 dev revtest0
 	ip link set revtest0 up
 	head -c 4M /dev/urandom >"$dir/data"
-	(cd "$dir" && exec timeout 100 busybox httpd -f -p 10.9.8.1:8000) 3>&- &
+	(cd "$dir" && exec timeout 300 busybox httpd -f -p 10.9.8.1:8000) 3>&- &
 	helpers+=($!)
 	linux_start 'ip link set eth0 up; ip addr add 10.9.8.2/24 dev eth0; cat /sys/class/net/eth0/address
 		ping -c 3 -W 5 10.9.8.1; wget -q -O /tmp/x http://10.9.8.1:8000/data; sha1sum /tmp/x; timeout 60 nc -l -p 9000 -e cat /tmp/x' \
@@ -165,7 +165,7 @@ user_net() {
 	ip addr add 10.6.5.4/24 dev revdummy
 	ip link set revdummy up
 	ip route add default via 10.6.5.1 dev revdummy
-	(cd "$dir" && exec timeout 100 busybox httpd -f -p 8000) 3>&- &
+	(cd "$dir" && exec timeout 300 busybox httpd -f -p 8000) 3>&- &
 	helpers+=($!)
 	user_script="ip link set eth0 up; udhcpc -i eth0 -n -q -f -t 5 -s /bin/true
 		ip addr add $1/24 dev eth0; ip route add default via $2
@@ -186,7 +186,7 @@ user_net_done() {
 
 @test "virtio-net over passt: -netdev stream" {
 	user_net 10.6.5.4 10.6.5.1
-	timeout 150 passt -f -q --runas 0 -s "$dir/passt.sock" 3>&- &
+	timeout 300 passt -f -q --runas 0 -s "$dir/passt.sock" 3>&- &
 	helpers+=($!)
 	for _ in {1..300}; do
 		[ -S "$dir/passt.sock" ] && break

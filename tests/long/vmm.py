@@ -71,12 +71,13 @@ class Vmm:
 		self.socket = os.path.join(scratch, "qmp")
 		self.errors = os.path.join(scratch, f"{monitor}.err")
 		self.status = None
+		# maxcpus=1: its init starts the others. Why that is safer in the testbed: tests/testbed/inside.sh.
 		words = [
 			program(monitor), "-M", "q35", "-accel", "kvm", "-cpu", "host", "-smp", str(smp),
 			"-m", str(memory), "-nodefaults", "-no-user-config", "-display", "none",
 			"-serial", "stdio", "-qmp", f"unix:{self.socket},server=on,wait=off",
 			"-kernel", f"{GUEST}/kernel/vmlinuz", "-initrd", f"{GUEST}/initramfs.cpio",
-			"-append", f"console=ttyS0 quiet panic=-1 guest.jobs={jobs} guest.seconds={seconds} {append}",
+			"-append", f"console=ttyS0 quiet panic=-1 maxcpus=1 guest.jobs={jobs} guest.seconds={seconds} {append}",
 			"-drive", f"file={GUEST}/root.raw,format=raw,if=none,id=root,readonly=on",
 			"-device", "virtio-blk-pci,drive=root",
 		]
