@@ -68,6 +68,12 @@ enum hav_cap {
 	HAV_CAP_MAX_SLOTS, /* memory mappings in one VM, a number */
 	HAV_CAP_CLOCK,     /* hav_vm_get_clock() */
 	HAV_CAP_COALESCE,  /* hav_vm_coalesce() */
+	/*
+	 * With HAV_IRQCHIP_NONE, RDMSR and WRMSR of these leave with HAV_EXIT_MSR: IA32_APIC_BASE
+	 * and the x2APIC's 0x800 to 0x8ff; IA32_TSC_DEADLINE.
+	 */
+	HAV_CAP_APIC_MSR_EXITS,
+	HAV_CAP_TSC_DEADLINE_EXITS,
 };
 /* 0 when the backend lacks it, else 1 or the number. */
 unsigned hav_capability(const struct hav *hav, enum hav_cap cap);
@@ -106,6 +112,9 @@ enum hav_irqchip {
 struct hav_vm_config {
 	enum hav_irqchip irqchip;
 	uint32_t max_vcpus; /* highest vCPU id plus one; 0 means 1 */
+	/* Have no irqfds, doorbells, writes kept back and paravirtual clock, as a backend may lack
+	 * them all: for tests of callers. */
+	bool plain;
 };
 int hav_vm_create(struct hav *hav, const struct hav_vm_config *config, struct hav_vm **vm,
 		  struct error **err);
@@ -129,6 +138,18 @@ int hav_vm_unmap(struct hav_vm *vm, uint64_t gpa, struct error **err);
  * all. */
 int hav_vm_dirty_log(struct hav_vm *vm, uint64_t gpa, uint64_t *bitmap, struct error **err);
 
+struct hav_msi {
+	uint64_t address;
+	uint32_t data;
+};
+/*
+ * With HAV_IRQCHIP_SPLIT: pin of the caller's IOAPIC is programmed for this level-triggered message
+ * (NULL: for none that is), so that EOIs of its vector leave with HAV_EXIT_EOI. May be slow: call
+ * it when an entry changes, not when it is masked.
+ */
+int hav_ioapic_route(struct hav_vm *vm, unsigned pin, const struct hav_msi *msi,
+		     struct error **err);
+
 /* Sets a global system interrupt (IOAPIC pin, and PIC line below 16). HAV_IRQCHIP_KERNEL only. */
 int hav_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error **err);
 /*
@@ -137,10 +158,6 @@ int hav_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error **err)
  */
 int hav_msi_send(struct hav_vm *vm, uint64_t address, uint32_t data);
 
-struct hav_msi {
-	uint64_t address;
-	uint32_t data;
-};
 /*
  * While bound, a write to eventfd fd delivers gsi; with msi, gsi is one of the caller's choosing
  * from 24 on and means that message. resample_fd (or -1) is signalled at the guest's EOI of a
@@ -210,6 +227,7 @@ enum hav_exit_reason {
 	HAV_EXIT_EOI,         /* EOI of a level-triggered vector, HAV_IRQCHIP_SPLIT: eoi */
 	HAV_EXIT_MSR,         /* RDMSR/WRMSR of an MSR the backend leaves to the caller: msr */
 	HAV_EXIT_FAILED,      /* the guest can't go on (internal error): failed */
+	HAV_EXIT_TPR,         /* the guest lowered CR8, HAV_IRQCHIP_NONE */
 };
 /* The reason's name, a string constant: "IO", "MMIO", ... */
 const char *hav_exit_name(enum hav_exit_reason reason);
@@ -264,18 +282,44 @@ int hav_vcpu_run(struct hav_vcpu *vcpu, struct hav_exit *exit, struct error **er
  */
 void hav_vcpu_kick(struct hav_vcpu *vcpu);
 
-/* Queues an external interrupt. HAV_IRQCHIP_NONE only; -1 (errno EAGAIN) while the guest has them
- * off. */
+/* Queues an external interrupt. HAV_IRQCHIP_NONE; SPLIT: one of the PICs; -1 (errno EAGAIN) while
+ * the guest has them off. */
 int hav_vcpu_interrupt(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
 /* Leave with HAV_EXIT_IRQ_WINDOW as soon as hav_vcpu_interrupt() would work. */
 void hav_vcpu_want_irq_window(struct hav_vcpu *vcpu, bool want);
 int hav_vcpu_nmi(struct hav_vcpu *vcpu, struct error **err);
 
+/*
+ * CR8, bits 7 to 4 of the task priority, between two runs. HAV_IRQCHIP_NONE only. The guest writes
+ * it without an exit, unless it makes it smaller: HAV_EXIT_TPR. Neither costs a system call.
+ */
+unsigned hav_vcpu_get_cr8(const struct hav_vcpu *vcpu);
+void hav_vcpu_set_cr8(struct hav_vcpu *vcpu, unsigned cr8);
+
+/* How fast the vCPU's time-stamp counter runs; 0: not known. Any thread. */
+uint32_t hav_vcpu_tsc_khz(const struct hav_vcpu *vcpu);
+/* What RDTSC would give the guest now. From the vCPU's thread. */
+uint64_t hav_vcpu_tsc(struct hav_vcpu *vcpu);
+
+/*
+ * A debugger outside the guest; all of it leaves with HAV_EXIT_DEBUG, debug.pc being the linear
+ * address of CS:RIP. software_breakpoints: at an INT3, exception 3, RIP at the INT3. single_step:
+ * after each instruction, exception 1, BS in dr6. dr and dr7, if not 0: exception 1, the
+ * breakpoint's bit in dr6, before the instruction at it or after the access to it; the guest's own
+ * debug registers keep their values and have no effect meanwhile. A new single_step starts from the
+ * registers as they are when it is set.
+ */
 struct hav_debug {
 	bool enabled, single_step, software_breakpoints;
-	uint64_t dr[4], dr7; /* hardware breakpoints, as the guest would set them */
+	bool block_interrupts; /* while stepping, where the backend can */
+	uint64_t dr[4], dr7;   /* hardware breakpoints, as the guest would set them */
 };
 int hav_vcpu_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct error **err);
+/*
+ * Gives the guest the #BP or #DB of the HAV_EXIT_DEBUG that was the last exit, as if there were no
+ * debugger: for those that are the guest's own.
+ */
+int hav_vcpu_reflect_debug(struct hav_vcpu *vcpu, const struct hav_exit *exit, struct error **err);
 
 /* --- Architectural state -------------------------------------------------------------------- */
 

@@ -26,6 +26,8 @@ struct hav_backend {
 	int (*vm_unmap)(struct hav_vm *vm, uint64_t gpa, struct error **err);
 	int (*dirty_log)(struct hav_vm *vm, uint64_t gpa, uint64_t *bitmap, struct error **err);
 	int (*irq_set)(struct hav_vm *vm, unsigned gsi, bool level, struct error **err);
+	int (*ioapic_route)(struct hav_vm *vm, unsigned pin, const struct hav_msi *msi,
+			    struct error **err);
 	int (*msi_send)(struct hav_vm *vm, uint64_t address, uint32_t data);
 	int (*irqfd)(struct hav_vm *vm, int fd, int resample_fd, unsigned gsi,
 		     const struct hav_msi *msi, bool bind, struct error **err);
@@ -48,7 +50,14 @@ struct hav_backend {
 	int (*interrupt)(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
 	void (*want_irq_window)(struct hav_vcpu *vcpu, bool want);
 	int (*nmi)(struct hav_vcpu *vcpu, struct error **err);
+	unsigned (*get_cr8)(const struct hav_vcpu *vcpu);
+	void (*set_cr8)(struct hav_vcpu *vcpu, unsigned cr8);
+	uint32_t (*tsc_khz)(const struct hav_vcpu *vcpu);
+	uint64_t (*tsc)(struct hav_vcpu *vcpu);
 	int (*set_debug)(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct error **err);
+	/* NULL: a pending exception in HAV_STATE_EVENTS, RIP past the INT3, will do. */
+	int (*reflect_debug)(struct hav_vcpu *vcpu, const struct hav_exit *exit,
+			     struct error **err);
 	int (*get_state)(struct hav_vcpu *vcpu, unsigned groups, struct hav_state *state,
 			 struct error **err);
 	int (*set_state)(struct hav_vcpu *vcpu, unsigned groups, const struct hav_state *state,

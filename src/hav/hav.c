@@ -164,6 +164,14 @@ EXPORT int hav_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error
 	return vm->ops->irq_set(vm, gsi, level, err);
 }
 
+EXPORT int hav_ioapic_route(struct hav_vm *vm, unsigned pin, const struct hav_msi *msi,
+			    struct error **err)
+{
+	if (vm->config.irqchip != HAV_IRQCHIP_SPLIT)
+		return refuse(err, "only VMs with local APICs alone are told of an IOAPIC's pins");
+	return vm->ops->ioapic_route(vm, pin, msi, err);
+}
+
 EXPORT int hav_msi_send(struct hav_vm *vm, uint64_t address, uint32_t data)
 {
 	if (vm->config.irqchip == HAV_IRQCHIP_NONE)
@@ -174,7 +182,7 @@ EXPORT int hav_msi_send(struct hav_vm *vm, uint64_t address, uint32_t data)
 EXPORT int hav_irqfd_bind(struct hav_vm *vm, int fd, int resample_fd, unsigned gsi,
 			  const struct hav_msi *msi, struct error **err)
 {
-	if (!vm->ops->irqfd || vm->config.irqchip == HAV_IRQCHIP_NONE)
+	if (!vm->ops->irqfd || vm->config.irqchip == HAV_IRQCHIP_NONE || vm->config.plain)
 		return refuse(err, "the backend has no irqfd for this VM");
 	return vm->ops->irqfd(vm, fd, resample_fd, gsi, msi, true, err);
 }
@@ -189,7 +197,7 @@ EXPORT int hav_irqfd_unbind(struct hav_vm *vm, int fd, unsigned gsi, struct erro
 static int ioeventfd(struct hav_vm *vm, const struct hav_doorbell *doorbell, bool bind,
 		     struct error **err)
 {
-	if (!vm->ops->ioeventfd)
+	if (!vm->ops->ioeventfd || vm->config.plain)
 		return refuse(err, "the backend has no ioeventfd");
 	return vm->ops->ioeventfd(vm, doorbell, bind, err);
 }
@@ -215,7 +223,7 @@ EXPORT void hav_vm_set_coalesced(struct hav_vm *vm, hav_coalesced_fn *fn, void *
 EXPORT int hav_vm_coalesce(struct hav_vm *vm, enum hav_space space, uint64_t address, uint32_t size,
 			   bool on, struct error **err)
 {
-	if (!vm->ops->coalesce)
+	if (!vm->ops->coalesce || vm->config.plain)
 		return refuse(err, "the backend keeps no writes back");
 	return vm->ops->coalesce(vm, space, address, size, on, err);
 }
@@ -228,14 +236,14 @@ EXPORT void hav_vm_flush_coalesced(struct hav_vm *vm)
 
 EXPORT int hav_vm_get_clock(struct hav_vm *vm, uint64_t *ns, struct error **err)
 {
-	if (!vm->ops->get_clock)
+	if (!vm->ops->get_clock || vm->config.plain)
 		return refuse(err, "the backend has no paravirtual clock");
 	return vm->ops->get_clock(vm, ns, err);
 }
 
 EXPORT int hav_vm_set_clock(struct hav_vm *vm, uint64_t ns, struct error **err)
 {
-	if (!vm->ops->set_clock)
+	if (!vm->ops->set_clock || vm->config.plain)
 		return refuse(err, "the backend has no paravirtual clock");
 	return vm->ops->set_clock(vm, ns, err);
 }
@@ -290,10 +298,57 @@ EXPORT int hav_vcpu_nmi(struct hav_vcpu *vcpu, struct error **err)
 	return vcpu->ops->nmi(vcpu, err);
 }
 
+EXPORT unsigned hav_vcpu_get_cr8(const struct hav_vcpu *vcpu)
+{
+	return vcpu->ops->get_cr8(vcpu);
+}
+
+EXPORT void hav_vcpu_set_cr8(struct hav_vcpu *vcpu, unsigned cr8)
+{
+	vcpu->ops->set_cr8(vcpu, cr8 & 15);
+}
+
+EXPORT uint32_t hav_vcpu_tsc_khz(const struct hav_vcpu *vcpu)
+{
+	return vcpu->ops->tsc_khz(vcpu);
+}
+
+EXPORT uint64_t hav_vcpu_tsc(struct hav_vcpu *vcpu)
+{
+	return vcpu->ops->tsc(vcpu);
+}
+
 EXPORT int hav_vcpu_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug,
 			      struct error **err)
 {
 	return vcpu->ops->set_debug(vcpu, debug, err);
+}
+
+#define BP_VECTOR 3
+#define DR6_CAUSE 0xe00full /* B0-B3, BD, BS, BT: Intel SDM vol. 3 §18.2.3 */
+
+static int reflect_by_state(struct hav_vcpu *vcpu, const struct hav_exit *exit, struct error **err)
+{
+	const unsigned groups = HAV_STATE_REGS | HAV_STATE_DEBUG | HAV_STATE_EVENTS;
+	struct hav_state *state AUTO_FREE = xcalloc(1, sizeof(*state));
+
+	if (hav_vcpu_get_state(vcpu, groups, state, err) < 0)
+		return -1;
+	if (exit->debug.exception == BP_VECTOR)
+		state->regs.rip++;
+	else
+		state->dr6 |= exit->debug.dr6 & DR6_CAUSE;
+	state->events.exception_pending = true;
+	state->events.exception_vector = exit->debug.exception;
+	state->events.exception_has_error = false;
+	return hav_vcpu_set_state(vcpu, groups, state, err);
+}
+
+EXPORT int hav_vcpu_reflect_debug(struct hav_vcpu *vcpu, const struct hav_exit *exit,
+				  struct error **err)
+{
+	return vcpu->ops->reflect_debug ? vcpu->ops->reflect_debug(vcpu, exit, err)
+					: reflect_by_state(vcpu, exit, err);
 }
 
 EXPORT int hav_vcpu_get_state(struct hav_vcpu *vcpu, unsigned groups, struct hav_state *state,
@@ -331,6 +386,7 @@ EXPORT const char *hav_exit_name(enum hav_exit_reason reason)
 		[HAV_EXIT_EOI] = "EOI",
 		[HAV_EXIT_MSR] = "MSR",
 		[HAV_EXIT_FAILED] = "FAILED",
+		[HAV_EXIT_TPR] = "TPR",
 	};
 
 	return (unsigned)reason < ARRAY_SIZE(names) ? names[reason] : "?";

@@ -19,6 +19,7 @@
 
 struct backends;
 struct coalescer;
+struct hav_exit;
 struct loop;
 struct vcpu;
 struct vcpu_set;
@@ -59,6 +60,9 @@ struct machine_events {
 	void (*exit)(void *opaque, int status);             /* isa-debug-exit */
 	void (*failed)(void *opaque);                   /* a vCPU can't go on: an internal error */
 	void (*balloon)(void *opaque, uint64_t actual); /* bytes the guest has now */
+	/* HAV_EXIT_DEBUG on its thread. True: a debugger takes it, the vCPU stands still until the
+	 * machine is paused; false: it is the guest's own. May be NULL. */
+	bool (*debug)(void *opaque, unsigned vcpu, const struct hav_exit *exit);
 	void *opaque;
 };
 

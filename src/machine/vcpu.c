@@ -105,6 +105,22 @@ static void report_failure(struct vcpu *vcpu, const char *text, unsigned code)
 	wait_for_pause(vcpu->machine->vcpu_set);
 }
 
+/* What no debugger takes is the guest's own. */
+static bool handle_debug(struct vcpu *vcpu, const struct hav_exit *exit)
+{
+	struct machine_events *events = &vcpu->machine->events;
+	struct error *err ERROR_AUTO = NULL;
+
+	if (events->debug && events->debug(events->opaque, vcpu->id, exit)) {
+		wait_for_pause(vcpu->machine->vcpu_set);
+		return false;
+	}
+	if (hav_vcpu_reflect_debug(vcpu->hav, exit, &err) == 0)
+		return true;
+	report_failure(vcpu, error_message(err), error_errno(err));
+	return false;
+}
+
 /* False when the thread should look at what is wanted of it. */
 static bool handle_exit(struct vcpu *vcpu, struct hav_exit *exit)
 {
@@ -120,6 +136,7 @@ static bool handle_exit(struct vcpu *vcpu, struct hav_exit *exit)
 		machine_reset_request(machine, CAUSE_GUEST_RESET);
 		wait_for_pause(machine->vcpu_set);
 		return false;
+	case HAV_EXIT_DEBUG: return handle_debug(vcpu, exit);
 	case HAV_EXIT_FAILED:
 		report_failure(vcpu, exit->failed.text, exit->failed.suberror);
 		return false;
@@ -149,10 +166,10 @@ static bool park(struct vcpu *vcpu)
 	bool run;
 
 	pthread_mutex_lock(&set->lock);
-	if (set->paused && !set->quit) {
+	if ((set->paused || vcpu->held) && !set->quit) {
 		set->n_parked++;
 		loop_post(vcpu->machine->main_loop, &set->parked_note);
-		while (set->paused && !set->quit)
+		while ((set->paused || vcpu->held) && !set->quit)
 			pthread_cond_wait(&set->changed, &set->lock);
 		set->n_parked--;
 	}
@@ -262,6 +279,15 @@ void vcpus_resume(struct machine *machine)
 	pthread_mutex_lock(&set->lock);
 	set->paused = false;
 	pthread_cond_broadcast(&set->changed);
+	pthread_mutex_unlock(&set->lock);
+}
+
+void vcpu_hold(struct vcpu *vcpu, bool held)
+{
+	struct vcpu_set *set = vcpu->machine->vcpu_set;
+
+	pthread_mutex_lock(&set->lock);
+	vcpu->held = held;
 	pthread_mutex_unlock(&set->lock);
 }
 

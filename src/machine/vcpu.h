@@ -38,7 +38,8 @@ struct vcpu {
 	unsigned id, apic_id;
 	pthread_t thread;
 	bool started;
-	int tid; /* the thread's, for query-cpus-fast */
+	bool held; /* stands still also when the others run */
+	int tid;   /* the thread's, for query-cpus-fast */
 };
 
 /* Makes the vCPUs, in reset state. cpuid entries are the model's; APIC ids and topology are filled
@@ -56,6 +57,9 @@ int vcpus_start(struct machine *machine, void (*enter)(void), void (*first_entry
 /* On the main loop's thread; pause returns when all stand still. */
 void vcpus_pause(struct machine *machine);
 void vcpus_resume(struct machine *machine);
+
+/* Keeps a vCPU from running when the others resume: for debuggers. While paused. */
+void vcpu_hold(struct vcpu *vcpu, bool held);
 
 /* What every register holds after power-on, on the first vCPU. */
 const struct hav_state *vcpus_reset_state(const struct machine *machine);

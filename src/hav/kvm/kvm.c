@@ -44,6 +44,7 @@ static void ask_capabilities(struct kvm_hav *kvm)
 	kvm->irqfd = extension(kvm, KVM_CAP_IRQFD);
 	kvm->kernel_irqchip = extension(kvm, KVM_CAP_IRQCHIP);
 	kvm->split_irqchip = extension(kvm, KVM_CAP_SPLIT_IRQCHIP);
+	kvm->debug_blockirq = extension(kvm, KVM_CAP_SET_GUEST_DEBUG2) & KVM_GUESTDBG_BLOCKIRQ;
 	kvm->tsc_deadline = extension(kvm, KVM_CAP_TSC_DEADLINE_TIMER);
 	kvm->max_vcpus = extension(kvm, KVM_CAP_MAX_VCPUS);
 	kvm->max_slots = MIN(extension(kvm, KVM_CAP_NR_MEMSLOTS), KVM_MAX_SLOTS);
@@ -374,6 +375,7 @@ const struct hav_backend hav_backend_kvm = {
 	.want_irq_window = kvm_want_irq_window,
 	.nmi = kvm_nmi,
 	.set_debug = kvm_set_debug,
+	.reflect_debug = kvm_reflect_debug,
 	.get_state = kvm_get_state,
 	.set_state = kvm_set_state,
 };

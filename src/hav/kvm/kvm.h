@@ -16,7 +16,7 @@ struct kvm_hav {
 	struct hav hav;
 	int fd;
 	int run_size; /* bytes of a vCPU's shared area */
-	bool ioeventfd, irqfd, split_irqchip, kernel_irqchip, tsc_deadline;
+	bool ioeventfd, irqfd, split_irqchip, kernel_irqchip, tsc_deadline, debug_blockirq;
 	unsigned max_vcpus, max_slots;
 	unsigned coalesced_page; /* of the shared area, 0: the kernel has no such ring */
 	unsigned xsave_size;
@@ -58,6 +58,7 @@ struct kvm_vcpu {
 	int fd;
 	struct kvm_run *run;
 	_Atomic int tid; /* of the thread in hav_vcpu_run(), 0 before its first */
+	bool software_breakpoints;
 	uint64_t hypercall_ret;
 	bool msr_fault;
 };
@@ -88,8 +89,14 @@ void kvm_kick(struct hav_vcpu *vcpu);
 int kvm_interrupt(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
 void kvm_want_irq_window(struct hav_vcpu *vcpu, bool want);
 int kvm_nmi(struct hav_vcpu *vcpu, struct error **err);
-int kvm_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct error **err);
 int kvm_install_kick_signal(struct error **err);
+
+/* debug.c */
+int kvm_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct error **err);
+int kvm_reflect_debug(struct hav_vcpu *vcpu, const struct hav_exit *exit, struct error **err);
+void kvm_exit_debug(struct kvm_run *run, struct hav_exit *exit);
+/* The internal error at hand is an INT3 that the kernel can't emulate: then exit says so. */
+bool kvm_is_unknown_int3(struct kvm_vcpu *vcpu, struct hav_exit *exit);
 
 /* state.c */
 int kvm_get_state(struct hav_vcpu *vcpu, unsigned groups, struct hav_state *state,

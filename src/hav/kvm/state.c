@@ -370,6 +370,8 @@ static int failed(struct error **err, const char *verb, const char *group)
 /*
  * #syscalls:main,vcpu ioctl=KVM_GET_SREGS ioctl=KVM_SET_SREGS ioctl=KVM_GET_REGS ioctl=KVM_SET_REGS
  * #syscalls:main ioctl=KVM_SET_XSAVE ioctl=KVM_SET_XCRS ioctl=KVM_SET_DEBUGREGS ioctl=KVM_SET_LAPIC
+ * #syscalls:main ioctl=KVM_GET_XSAVE ioctl=KVM_GET_XSAVE2 ioctl=KVM_GET_XCRS ioctl=KVM_GET_MSRS
+ * #syscalls:main ioctl=KVM_GET_MP_STATE
  * #syscalls:main ioctl=KVM_SET_MSRS ioctl=KVM_SET_MP_STATE ioctl=KVM_SET_VCPU_EVENTS
  */
 int kvm_get_state(struct hav_vcpu *hvcpu, unsigned groups, struct hav_state *state,

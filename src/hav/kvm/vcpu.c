@@ -152,15 +152,6 @@ static void exit_hypercall(struct kvm_run *run, struct hav_exit *exit)
 	exit->hypercall.ret = (uint64_t *)&run->hypercall.ret;
 }
 
-static void exit_debug(struct kvm_run *run, struct hav_exit *exit)
-{
-	exit->reason = HAV_EXIT_DEBUG;
-	exit->debug.exception = run->debug.arch.exception;
-	exit->debug.pc = run->debug.arch.pc;
-	exit->debug.dr6 = run->debug.arch.dr6;
-	exit->debug.dr7 = run->debug.arch.dr7;
-}
-
 static void exit_failed(struct hav_exit *exit, uint32_t suberror, const char *text)
 {
 	exit->reason = HAV_EXIT_FAILED;
@@ -206,7 +197,7 @@ static void translate(struct kvm_vcpu *vcpu, struct hav_exit *exit)
 	case KVM_EXIT_HLT: exit->reason = HAV_EXIT_HLT; break;
 	case KVM_EXIT_SHUTDOWN: exit->reason = HAV_EXIT_SHUTDOWN; break;
 	case KVM_EXIT_HYPERCALL: exit_hypercall(run, exit); break;
-	case KVM_EXIT_DEBUG: exit_debug(run, exit); break;
+	case KVM_EXIT_DEBUG: kvm_exit_debug(run, exit); break;
 	case KVM_EXIT_INTR: exit->reason = HAV_EXIT_INTERRUPTED; break;
 	case KVM_EXIT_IRQ_WINDOW_OPEN: exit->reason = HAV_EXIT_IRQ_WINDOW; break;
 	case KVM_EXIT_IOAPIC_EOI:
@@ -216,7 +207,10 @@ static void translate(struct kvm_vcpu *vcpu, struct hav_exit *exit)
 	case KVM_EXIT_X86_RDMSR: exit_msr(vcpu, false, exit); break;
 	case KVM_EXIT_X86_WRMSR: exit_msr(vcpu, true, exit); break;
 	case KVM_EXIT_SYSTEM_EVENT: exit_system_event(run, exit); break;
-	case KVM_EXIT_INTERNAL_ERROR: exit_internal_error(run, exit); break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		if (!kvm_is_unknown_int3(vcpu, exit))
+			exit_internal_error(run, exit);
+		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		exit_failed(exit, run->fail_entry.hardware_entry_failure_reason,
 			    "the processor refused the guest's state");
@@ -288,22 +282,5 @@ int kvm_nmi(struct hav_vcpu *hvcpu, struct error **err)
 {
 	if (ioctl(to_kvm(hvcpu)->fd, KVM_NMI, 0) < 0)
 		return kvm_error(err, "cannot send an NMI");
-	return 0;
-}
-
-int kvm_set_debug(struct hav_vcpu *hvcpu, const struct hav_debug *debug, struct error **err)
-{
-	struct kvm_guest_debug args = {};
-
-	if (debug->enabled) {
-		args.control = KVM_GUESTDBG_ENABLE |
-			       (debug->single_step ? KVM_GUESTDBG_SINGLESTEP : 0) |
-			       (debug->software_breakpoints ? KVM_GUESTDBG_USE_SW_BP : 0) |
-			       (debug->dr7 ? KVM_GUESTDBG_USE_HW_BP : 0);
-		memcpy(args.arch.debugreg, debug->dr, sizeof(debug->dr));
-		args.arch.debugreg[7] = debug->dr7;
-	}
-	if (ioctl(to_kvm(hvcpu)->fd, KVM_SET_GUEST_DEBUG, &args) < 0)
-		return kvm_error(err, "cannot set breakpoints");
 	return 0;
 }
