@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define IOAPIC_PINS 24
+#define IOAPIC_PINS KVM_IOAPIC_PINS
 #define PIC_LINES   16
 #define IRQ0_PIN    2 /* the PIT reaches IOAPIC pin 2, as the MADT says */
 
@@ -54,14 +54,14 @@ static void route_chip(struct kvm_irq_routing *table, unsigned gsi, unsigned chi
 	};
 }
 
-static void route_msi(struct kvm_irq_routing *table, const struct kvm_msi_route *route)
+static void route_msi(struct kvm_irq_routing *table, unsigned gsi, const struct hav_msi *msi)
 {
 	table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-		.gsi = route->gsi,
+		.gsi = gsi,
 		.type = KVM_IRQ_ROUTING_MSI,
-		.u.msi = { .address_lo = route->msi.address,
-			   .address_hi = route->msi.address >> 32,
-			   .data = route->msi.data },
+		.u.msi = { .address_lo = msi->address,
+			   .address_hi = msi->address >> 32,
+			   .data = msi->data },
 	};
 }
 
@@ -79,12 +79,36 @@ static int write_routing(struct kvm_vm *vm, struct error **err)
 			if (i != IRQ0_PIN)
 				route_chip(table, i, KVM_IRQCHIP_IOAPIC, i == 0 ? IRQ0_PIN : i);
 	}
+	for (unsigned i = 0; i < IOAPIC_PINS; i++)
+		if (vm->pins[i].address)
+			route_msi(table, i, &vm->pins[i]);
 	for (unsigned i = 0; i < vm->n_routes; i++)
 		if (vm->routes[i].fd >= 0)
-			route_msi(table, &vm->routes[i]);
+			route_msi(table, vm->routes[i].gsi, &vm->routes[i].msi);
 	if (ioctl(vm->fd, KVM_SET_GSI_ROUTING, table) < 0)
 		return kvm_error(err, "cannot set interrupt routes");
 	return 0;
+}
+
+/*
+ * KVM finds in its table which vectors' EOIs are an IOAPIC's business.
+ * #syscalls ioctl=KVM_SET_GSI_ROUTING
+ */
+int kvm_ioapic_route(struct hav_vm *hvm, unsigned pin, const struct hav_msi *msi,
+		     struct error **err)
+{
+	struct kvm_vm *vm = to_kvm(hvm);
+	int r;
+
+	if (pin >= IOAPIC_PINS) {
+		error_set(err, "the IOAPIC has no pin %u", pin);
+		return -1;
+	}
+	pthread_mutex_lock(&vm->lock);
+	vm->pins[pin] = msi ? *msi : (struct hav_msi){};
+	r = write_routing(vm, err);
+	pthread_mutex_unlock(&vm->lock);
+	return r;
 }
 
 static int create_split(struct kvm_vm *vm, struct error **err)
@@ -107,12 +131,44 @@ static int create_full(struct kvm_vm *vm, struct error **err)
 	return write_routing(vm, err);
 }
 
+#define MSR_APIC_BASE    0x1b
+#define MSR_TSC_DEADLINE 0x6e0
+
+/*
+ * The MSRs of local APICs that are the caller's. The x2APIC's KVM refuses by itself where it has no
+ * local APICs, and what it refuses comes out too: whoever runs the vCPU knows which are his.
+ */
+static int let_msrs_out(struct kvm_vm *vm, struct error **err)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_X86_USER_SPACE_MSR,
+		.args = { KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_FILTER },
+	};
+	uint8_t none[8] = {}; /* a bit an MSR: 0 lets it out */
+	struct kvm_msr_filter filter = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
+	const uint32_t msrs[] = { MSR_APIC_BASE, MSR_TSC_DEADLINE };
+
+	if (!vm->kvm->msr_exits)
+		return 0;
+	for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++)
+		filter.ranges[i] = (struct kvm_msr_filter_range){
+			.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+			.base = msrs[i],
+			.nmsrs = 1,
+			.bitmap = none,
+		};
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap) < 0 ||
+	    ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
+		return kvm_error(err, "cannot take over the local APICs' MSRs");
+	return 0;
+}
+
 static int create(struct kvm_vm *vm, struct error **err)
 {
 	switch (vm->vm.config.irqchip) {
 	case HAV_IRQCHIP_KERNEL: return create_full(vm, err);
 	case HAV_IRQCHIP_SPLIT: return create_split(vm, err);
-	case HAV_IRQCHIP_NONE: break;
+	case HAV_IRQCHIP_NONE: return let_msrs_out(vm, err);
 	}
 	return 0;
 }

@@ -9,12 +9,14 @@
 #include "base/error.h"
 #include "base/util.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
 #define API_VERSION 12
+#define FEATURE_VMX BIT(5) /* CPUID 1 ECX */
 /* Three pages below the BIOS area that Intel hosts without unrestricted guest use; as other
  * monitors place them. */
 #define TSS_ADDRESS          0xfffbd000ul
@@ -36,6 +38,14 @@ static unsigned extension(const struct kvm_hav *kvm, int cap)
 	return r > 0 ? r : 0;
 }
 
+/* On Intel hosts KVM takes writes of IA32_TSC_DEADLINE on a fast path that asks no filter. */
+static bool has_vmx(void)
+{
+	unsigned eax, ebx, ecx, edx;
+
+	return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && ecx & FEATURE_VMX;
+}
+
 static void ask_capabilities(struct kvm_hav *kvm)
 {
 	unsigned xsave2 = extension(kvm, KVM_CAP_XSAVE2);
@@ -50,6 +60,9 @@ static void ask_capabilities(struct kvm_hav *kvm)
 	kvm->max_slots = MIN(extension(kvm, KVM_CAP_NR_MEMSLOTS), KVM_MAX_SLOTS);
 	if (extension(kvm, KVM_CAP_COALESCED_PIO))
 		kvm->coalesced_page = extension(kvm, KVM_CAP_COALESCED_MMIO);
+	kvm->msr_exits = extension(kvm, KVM_CAP_X86_USER_SPACE_MSR) &&
+			 extension(kvm, KVM_CAP_X86_MSR_FILTER);
+	kvm->tsc_deadline_exits = kvm->msr_exits && !has_vmx();
 	kvm->xsave_size = xsave2 ? MIN(xsave2, HAV_XSAVE_SIZE) : sizeof(struct kvm_xsave);
 }
 
@@ -117,6 +130,8 @@ static unsigned kvm_capability(const struct hav *hav, enum hav_cap cap)
 	case HAV_CAP_MAX_SLOTS: return kvm->max_slots;
 	case HAV_CAP_CLOCK: return 1;
 	case HAV_CAP_COALESCE: return kvm->coalesced_page != 0;
+	case HAV_CAP_APIC_MSR_EXITS: return kvm->msr_exits;
+	case HAV_CAP_TSC_DEADLINE_EXITS: return kvm->tsc_deadline_exits;
 	}
 	return 0;
 }
@@ -358,6 +373,7 @@ const struct hav_backend hav_backend_kvm = {
 	.vm_unmap = kvm_vm_unmap,
 	.dirty_log = kvm_dirty_log,
 	.irq_set = kvm_irq_set,
+	.ioapic_route = kvm_ioapic_route,
 	.msi_send = kvm_msi_send,
 	.irqfd = kvm_irqfd,
 	.ioeventfd = kvm_ioeventfd,
@@ -374,6 +390,10 @@ const struct hav_backend hav_backend_kvm = {
 	.interrupt = kvm_interrupt,
 	.want_irq_window = kvm_want_irq_window,
 	.nmi = kvm_nmi,
+	.get_cr8 = kvm_get_cr8,
+	.set_cr8 = kvm_set_cr8,
+	.tsc_khz = kvm_tsc_khz,
+	.tsc = kvm_tsc,
 	.set_debug = kvm_set_debug,
 	.reflect_debug = kvm_reflect_debug,
 	.get_state = kvm_get_state,

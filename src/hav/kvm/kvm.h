@@ -11,12 +11,14 @@
 
 #define KVM_MAX_SLOTS      64
 #define KVM_MAX_MSI_ROUTES 128
+#define KVM_IOAPIC_PINS    24
 
 struct kvm_hav {
 	struct hav hav;
 	int fd;
 	int run_size; /* bytes of a vCPU's shared area */
 	bool ioeventfd, irqfd, split_irqchip, kernel_irqchip, tsc_deadline, debug_blockirq;
+	bool msr_exits, tsc_deadline_exits;
 	unsigned max_vcpus, max_slots;
 	unsigned coalesced_page; /* of the shared area, 0: the kernel has no such ring */
 	unsigned xsave_size;
@@ -44,6 +46,7 @@ struct kvm_vm {
 	struct kvm_slot slots[KVM_MAX_SLOTS];
 	struct kvm_msi_route routes[KVM_MAX_MSI_ROUTES];
 	unsigned n_routes;
+	struct hav_msi pins[KVM_IOAPIC_PINS]; /* see hav_ioapic_route(); address 0: none */
 
 	pthread_mutex_t ring_lock;
 	struct kvm_coalesced_mmio_ring *_Atomic ring;
@@ -60,7 +63,7 @@ struct kvm_vcpu {
 	_Atomic int tid; /* of the thread in hav_vcpu_run(), 0 before its first */
 	bool software_breakpoints;
 	uint64_t hypercall_ret;
-	bool msr_fault;
+	uint32_t tsc_khz;
 };
 
 int kvm_error(struct error **err, const char *what);
@@ -69,6 +72,8 @@ int kvm_error(struct error **err, const char *what);
 /* Before the first vCPU is made. Once. */
 int kvm_irqchip_create(struct kvm_vm *vm, struct error **err);
 int kvm_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error **err);
+int kvm_ioapic_route(struct hav_vm *vm, unsigned pin, const struct hav_msi *msi,
+		     struct error **err);
 int kvm_msi_send(struct hav_vm *vm, uint64_t address, uint32_t data);
 int kvm_irqfd(struct hav_vm *vm, int fd, int resample_fd, unsigned gsi, const struct hav_msi *msi,
 	      bool bind, struct error **err);
@@ -89,6 +94,10 @@ void kvm_kick(struct hav_vcpu *vcpu);
 int kvm_interrupt(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
 void kvm_want_irq_window(struct hav_vcpu *vcpu, bool want);
 int kvm_nmi(struct hav_vcpu *vcpu, struct error **err);
+unsigned kvm_get_cr8(const struct hav_vcpu *vcpu);
+void kvm_set_cr8(struct hav_vcpu *vcpu, unsigned cr8);
+uint32_t kvm_tsc_khz(const struct hav_vcpu *vcpu);
+uint64_t kvm_tsc(struct hav_vcpu *vcpu);
 int kvm_install_kick_signal(struct error **err);
 
 /* debug.c */

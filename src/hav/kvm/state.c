@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "x86/registers.h"
 
 #include <errno.h>
 #include <string.h>
@@ -49,6 +50,9 @@ static int set_regs(struct kvm_vcpu *vcpu, const struct hav_state *state)
 	const struct hav_regs *from = &state->regs;
 
 	EACH_REG(COPY_REG)
+	/* What the last exit said is no longer so; the next one says it anew. */
+	if (!(from->rflags & RFLAGS_IF))
+		vcpu->run->ready_for_interrupt_injection = 0;
 	return ioctl(vcpu->fd, KVM_SET_REGS, &regs);
 }
 
@@ -118,6 +122,8 @@ static int set_sregs(struct kvm_vcpu *vcpu, const struct hav_state *state)
 	to.gdt = (struct kvm_dtable){ .base = from->gdt.base, .limit = from->gdt.limit };
 	to.idt = (struct kvm_dtable){ .base = from->idt.base, .limit = from->idt.limit };
 	EACH_CONTROL(CONTROL_TO_KVM)
+	/* Without local APICs KVM takes CR8 from here at each entry. */
+	vcpu->run->cr8 = from->cr8;
 	return ioctl(vcpu->fd, KVM_SET_SREGS, &to);
 }
 
@@ -369,10 +375,11 @@ static int failed(struct error **err, const char *verb, const char *group)
 
 /*
  * #syscalls:main,vcpu ioctl=KVM_GET_SREGS ioctl=KVM_SET_SREGS ioctl=KVM_GET_REGS ioctl=KVM_SET_REGS
- * #syscalls:main ioctl=KVM_SET_XSAVE ioctl=KVM_SET_XCRS ioctl=KVM_SET_DEBUGREGS ioctl=KVM_SET_LAPIC
+ * #syscalls:main ioctl=KVM_SET_XSAVE ioctl=KVM_SET_XCRS ioctl=KVM_SET_LAPIC
  * #syscalls:main ioctl=KVM_GET_XSAVE ioctl=KVM_GET_XSAVE2 ioctl=KVM_GET_XCRS ioctl=KVM_GET_MSRS
  * #syscalls:main ioctl=KVM_GET_MP_STATE
- * #syscalls:main ioctl=KVM_SET_MSRS ioctl=KVM_SET_MP_STATE ioctl=KVM_SET_VCPU_EVENTS
+ * #syscalls:main,vcpu ioctl=KVM_SET_DEBUGREGS ioctl=KVM_SET_VCPU_EVENTS
+ * #syscalls:main ioctl=KVM_SET_MSRS ioctl=KVM_SET_MP_STATE
  */
 int kvm_get_state(struct hav_vcpu *hvcpu, unsigned groups, struct hav_state *state,
 		  struct error **err)

@@ -78,6 +78,7 @@ int kvm_vcpu_create(struct hav_vm *hvm, uint32_t id, struct hav_vcpu **out, stru
 		goto fail;
 	}
 	share_ring(vcpu);
+	vcpu->tsc_khz = MAX(ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0), 0);
 	*out = &vcpu->vcpu;
 	return 0;
 fail:
@@ -200,6 +201,7 @@ static void translate(struct kvm_vcpu *vcpu, struct hav_exit *exit)
 	case KVM_EXIT_DEBUG: kvm_exit_debug(run, exit); break;
 	case KVM_EXIT_INTR: exit->reason = HAV_EXIT_INTERRUPTED; break;
 	case KVM_EXIT_IRQ_WINDOW_OPEN: exit->reason = HAV_EXIT_IRQ_WINDOW; break;
+	case KVM_EXIT_SET_TPR: exit->reason = HAV_EXIT_TPR; break;
 	case KVM_EXIT_IOAPIC_EOI:
 		exit->reason = HAV_EXIT_EOI;
 		exit->eoi.vector = run->eoi.vector;
@@ -252,13 +254,17 @@ void kvm_kick(struct hav_vcpu *hvcpu)
 
 /* --- Events for the guest ---- */
 
+/*
+ * With local APICs in the kernel, what comes from the PICs of a split controller.
+ * #syscalls:vcpu ioctl=KVM_INTERRUPT
+ */
 int kvm_interrupt(struct hav_vcpu *hvcpu, uint8_t vector, struct error **err)
 {
 	struct kvm_vcpu *vcpu = to_kvm(hvcpu);
 	struct kvm_interrupt interrupt = { .irq = vector };
 
-	if (vcpu->vm->vm.config.irqchip != HAV_IRQCHIP_NONE) {
-		error_set(err, "this VM's local APICs are KVM's");
+	if (vcpu->vm->vm.config.irqchip == HAV_IRQCHIP_KERNEL) {
+		error_set(err, "this VM's interrupt controllers are KVM's");
 		errno = EINVAL;
 		return -1;
 	}
@@ -278,9 +284,44 @@ void kvm_want_irq_window(struct hav_vcpu *hvcpu, bool want)
 	to_kvm(hvcpu)->run->request_interrupt_window = want;
 }
 
+/* #syscalls:vcpu ioctl=KVM_NMI */
 int kvm_nmi(struct hav_vcpu *hvcpu, struct error **err)
 {
 	if (ioctl(to_kvm(hvcpu)->fd, KVM_NMI, 0) < 0)
 		return kvm_error(err, "cannot send an NMI");
 	return 0;
+}
+
+unsigned kvm_get_cr8(const struct hav_vcpu *hvcpu)
+{
+	return container_of(hvcpu, struct kvm_vcpu, vcpu)->run->cr8;
+}
+
+void kvm_set_cr8(struct hav_vcpu *hvcpu, unsigned cr8)
+{
+	to_kvm(hvcpu)->run->cr8 = cr8;
+}
+
+/* --- The time-stamp counter ---- */
+
+#define MSR_TSC 0x10
+
+uint32_t kvm_tsc_khz(const struct hav_vcpu *hvcpu)
+{
+	return container_of(hvcpu, struct kvm_vcpu, vcpu)->tsc_khz;
+}
+
+/*
+ * The guest may set its counter at any time without an exit, so no offset is kept.
+ * #syscalls:vcpu ioctl=KVM_GET_MSRS
+ */
+uint64_t kvm_tsc(struct hav_vcpu *hvcpu)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msrs = { .head.nmsrs = 1, .entry.index = MSR_TSC };
+
+	ioctl(to_kvm(hvcpu)->fd, KVM_GET_MSRS, &msrs);
+	return msrs.entry.data;
 }
