@@ -263,6 +263,7 @@ struct json_object *description_to_json(const struct description *desc)
 	add_lists(o, desc);
 	add(o, "serials", serials_to_json(desc));
 	add(o, "monitors", monitors_to_json(desc));
+	add_string(o, "gdb", desc->gdb);
 	add(o, "fds", fds_to_json(desc));
 	add(o, "process", process_to_json(desc));
 	return o;
@@ -289,8 +290,8 @@ void description_free(struct description *desc)
 		return;
 	free_strings((char *[]){ desc->boot.order, desc->boot.once, desc->name.guest,
 				 desc->name.process, desc->kernel, desc->initrd, desc->append,
-				 desc->pidfile, desc->log_file },
-		     9);
+				 desc->pidfile, desc->log_file, desc->gdb },
+		     10);
 	free_strings(desc->serials, desc->n_serials);
 	free_strings(desc->notes, desc->n_notes);
 	free(desc->notes);

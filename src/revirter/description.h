@@ -135,6 +135,7 @@ struct description {
 	char *serials[DESC_MAX_SERIALS]; /* chardev ids, COM1 first */
 	struct desc_monitor *monitors;
 	size_t n_monitors;
+	char *gdb;           /* chardev id; NULL: no gdb stub */
 	struct desc_fd *fds; /* -add-fd */
 	size_t n_fds;
 

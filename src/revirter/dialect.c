@@ -54,6 +54,9 @@ const struct option dialect_options[] = {
 	{ "no-shutdown", NULL, GROUP_BOOT, FLAG(no_shutdown),
 	  .help = "pause when the guest powers off" },
 	{ "S", NULL, GROUP_BOOT, FLAG(stopped), .help = "start paused" },
+	{ "gdb", "DEV", GROUP_BOOT, .call = option_gdb,
+	  .help = "serve gdb there: tcp:[H]:P, unix:F,server=on,wait=off, chardev:ID, none" },
+	{ "s", NULL, GROUP_BOOT, .call = option_s, .help = "the same as -gdb tcp::1234" },
 
 	{ "drive", "file=FILE[,format=raw][,if=none|virtio][,PROP=VALUE,...]", GROUP_DISKS,
 	  .call = option_drive, .help = "an image, and without if=none a disk (-drive help)" },
@@ -128,7 +131,7 @@ static const struct {
 	  "-device help lists what devices there are" },
 	{ " virtfs fsdev ", "files are not shared with the host yet; use a disk" },
 	{ " mem-path mem-prealloc numa ", "memory is -m, or -object memory-backend-memfd" },
-	{ " gdb s singlestep trace icount plugin ", "for debugging there is -d (-d help)" },
+	{ " singlestep trace icount plugin ", "for debugging there are -gdb, and -d (-d help)" },
 	{ " incoming loadvm only-migratable dump-vmstate ", "there is no migration" },
 	{ " readconfig writeconfig set global ", "properties are set where the device is named" },
 	{ " runas chroot ", "start it as the user it is to be; it locks itself in" },

@@ -161,6 +161,41 @@ int option_qmp_pretty(struct dialect *d, const char *argument, struct error **er
 	return add_short_monitor(d, argument, true, true, err);
 }
 
+/* --- The gdb stub ---- */
+
+#define GDB_CHARDEV "gdb"
+#define GDB_DEFAULT "tcp::1234"
+
+/* As QEMU: a TCP socket always listens, and waits for nobody; other devices are as they are named.
+ */
+int option_gdb(struct dialect *d, const char *argument, struct error **err)
+{
+	const bool tcp = strncmp(argument, "tcp:", 4) == 0;
+	char *text AUTO_FREE =
+		xasprintf("%s%s", argument, tcp ? ",wait=off,nodelay=on,server=on" : "");
+	bool mux;
+
+	if (!strcmp(argument, "none"))
+		return 0;
+	if (d->desc->gdb) {
+		error_set(err, "there is one gdb stub already; -s is -gdb " GDB_DEFAULT);
+		return -1;
+	}
+	d->desc->gdb = short_chardev(d, text, GDB_CHARDEV, &mux, err);
+	if (!d->desc->gdb)
+		return -1;
+	if (!mux)
+		return 0;
+	error_set(err, "'%s': mon: is for -serial; gdb's monitor command is there always",
+		  argument);
+	return -1;
+}
+
+int option_s(struct dialect *d, const char *argument, struct error **err)
+{
+	return option_gdb(d, GDB_DEFAULT, err);
+}
+
 /* --- Serial ports ---- */
 
 int option_serial(struct dialect *d, const char *argument, struct error **err)
@@ -269,6 +304,8 @@ int finish_chardevs(struct dialect *d, struct error **err)
 		if (check_chardev(d, "-serial", desc->serials[i], err) < 0)
 			return -1;
 	}
+	if (desc->gdb && check_chardev(d, "-gdb", desc->gdb, err) < 0)
+		return -1;
 	for (size_t i = 0; i < desc->n_monitors; i++) {
 		const struct desc_monitor *m = &desc->monitors[i];
 

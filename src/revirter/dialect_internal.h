@@ -134,6 +134,8 @@ int option_serial(struct dialect *d, const char *argument, struct error **err);
 int option_monitor(struct dialect *d, const char *argument, struct error **err);
 int option_qmp(struct dialect *d, const char *argument, struct error **err);
 int option_qmp_pretty(struct dialect *d, const char *argument, struct error **err);
+int option_gdb(struct dialect *d, const char *argument, struct error **err);
+int option_s(struct dialect *d, const char *argument, struct error **err);
 int option_mon(struct dialect *d, const char *argument, struct error **err);
 int finish_chardevs(struct dialect *d, struct error **err); /* the default ones, and checks */
 

@@ -16,6 +16,7 @@
 #include "machine/vcpu.h"
 #include "revirter/assemble.h"
 #include "revirter/dialect.h"
+#include "revirter/gdbstub.h"
 #include "revirter/monitor.h"
 #include "revirter/qmp.h"
 #include "sandbox/sandbox.h"
@@ -189,6 +190,15 @@ static int attach_monitors(struct vm *vm, const struct description *desc, struct
 	return 0;
 }
 
+static int attach_gdb(struct vm *vm, const struct description *desc, struct error **err)
+{
+	if (!desc->gdb)
+		return 0;
+	vm->gdb = gdbstub_new(vm, backends_find(vm->machine.backends, BACKEND_CHARDEV, desc->gdb),
+			      err);
+	return vm->gdb ? 0 : -1;
+}
+
 /* --- Locking in ---- */
 
 static void enter_or_abort(enum sandbox_thread thread)
@@ -252,7 +262,7 @@ static int prepare(struct vm *vm, const struct description *desc, int *ready_fd,
 		return -1;
 	vm_init(vm);
 	if (assemble(vm, desc, err) < 0 || attach_monitors(vm, desc, err) < 0 ||
-	    vm_watch_signals(vm, err) < 0)
+	    attach_gdb(vm, desc, err) < 0 || vm_watch_signals(vm, err) < 0)
 		return -1;
 	return desc->daemonize ? detach_stdio(err) : 0;
 }
@@ -287,7 +297,9 @@ static int run(const struct description *desc)
 	}
 	qmp_free_all(&vm);
 	monitor_free_all(&vm);
+	gdbstub_close(vm.gdb);
 	disassemble(&vm);
+	gdbstub_free(vm.gdb);
 	vm_destroy(&vm);
 	loop_free(vm.machine.main_loop);
 	return vm.exit_status;

@@ -39,13 +39,10 @@ struct vm_requests {
 const char *vm_state_name(enum vm_state state)
 {
 	static const char *const names[] = {
-		[VM_PRELAUNCH] = "prelaunch",
-		[VM_RUNNING] = "running",
-		[VM_PAUSED] = "paused",
-		[VM_SHUTDOWN] = "shutdown",
-		[VM_GUEST_PANICKED] = "guest-panicked",
-		[VM_IO_ERROR] = "io-error",
-		[VM_INTERNAL_ERROR] = "internal-error",
+		[VM_PRELAUNCH] = "prelaunch", [VM_RUNNING] = "running",
+		[VM_PAUSED] = "paused",       [VM_DEBUG] = "debug",
+		[VM_SHUTDOWN] = "shutdown",   [VM_GUEST_PANICKED] = "guest-panicked",
+		[VM_IO_ERROR] = "io-error",   [VM_INTERNAL_ERROR] = "internal-error",
 	};
 
 	return names[state];
@@ -84,6 +81,8 @@ void vm_pause(struct vm *vm, enum vm_state state)
 	machine_pause_devices(&vm->machine);
 	vm->state = state;
 	emit(vm, "STOP", NULL);
+	if (vm->debugger)
+		vm->debugger->paused(vm->debugger_opaque);
 }
 
 int vm_resume(struct vm *vm, struct error **err)
@@ -98,6 +97,8 @@ int vm_resume(struct vm *vm, struct error **err)
 		return -1;
 	default: break;
 	}
+	if (vm->debugger)
+		vm->debugger->resume(vm->debugger_opaque);
 	vm->state = VM_RUNNING;
 	emit(vm, "RESUME", NULL);
 	machine_resume_devices(&vm->machine);
@@ -312,6 +313,13 @@ static void do_failed(void *opaque)
 	vm_pause(opaque, VM_INTERNAL_ERROR);
 }
 
+static bool on_debug(void *opaque, unsigned vcpu, const struct hav_exit *exit)
+{
+	struct vm *vm = opaque;
+
+	return vm->debugger && vm->debugger->exit(vm->debugger_opaque, vcpu, exit);
+}
+
 static void on_balloon(void *opaque, uint64_t actual)
 {
 	struct vm *vm = opaque;
@@ -398,6 +406,7 @@ void vm_init(struct vm *vm)
 		.exit = on_exit_status,
 		.failed = on_failed,
 		.balloon = on_balloon,
+		.debug = on_debug,
 		.opaque = vm,
 	};
 	vm->state = VM_PRELAUNCH;

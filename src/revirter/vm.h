@@ -14,6 +14,7 @@
 #include "machine/boot.h"
 
 struct description;
+struct gdb_stub;
 struct json_object;
 struct vm_requests;
 
@@ -22,12 +23,21 @@ enum vm_state {
 	VM_PRELAUNCH, /* -S or a reset while it stood still, before the next cont */
 	VM_RUNNING,
 	VM_PAUSED,
+	VM_DEBUG,    /* at a breakpoint of the gdb stub's */
 	VM_SHUTDOWN, /* the guest powered off and -no-shutdown keeps us */
 	VM_GUEST_PANICKED,
 	VM_IO_ERROR,
 	VM_INTERNAL_ERROR,
 };
 const char *vm_state_name(enum vm_state state); /* "prelaunch", "running", "paused", ... */
+
+/* Who watches the vCPUs from outside: the gdb stub. */
+struct vm_debugger {
+	void (*paused)(void *opaque); /* vm_pause() has; state says why */
+	void (*resume)(void *opaque); /* vm_resume() is about to; all stands still yet */
+	/* machine_events.debug: on the vCPU's thread. */
+	bool (*exit)(void *opaque, unsigned vcpu, const struct hav_exit *exit);
+};
 
 struct vm {
 	struct machine machine;
@@ -38,6 +48,9 @@ struct vm {
 	/* Set by QMP: tells all monitors. Takes over the reference to data (may be NULL). */
 	void (*emit)(void *opaque, const char *event, struct json_object *data);
 	void *emit_opaque;
+	const struct vm_debugger *debugger; /* NULL: none. Set before the vCPUs start */
+	void *debugger_opaque;
+	struct gdb_stub *gdb; /* main.c's */
 	/* What is loaded at each reset; its descriptors stay open. */
 	struct boot_config boot;
 	struct acpi_config *acpi;     /* NULL: the machine has no ACPI */

@@ -1,9 +1,10 @@
 /*
- * Page tables of long mode (Intel SDM vol. 3 §4.5; APM vol. 2 §5.3). Freestanding.
+ * Page tables (Intel SDM vol. 3 §4.3 to §4.5; APM vol. 2 §5). Freestanding.
  */
 #ifndef REVIRT_X86_PAGING_H
 #define REVIRT_X86_PAGING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define PTE_P           (1u << 0)
@@ -21,5 +22,21 @@
  * processor has. CR3 is gpa.
  */
 void paging_identity_map(void *tables, uint64_t gpa, unsigned gib);
+
+/* The registers that say how addresses are translated. */
+struct paging_mode {
+	uint64_t cr0, cr3, cr4, efer;
+};
+
+/* Reads an entry of 4 or 8 bytes at a physical address; false when there is no memory. */
+typedef bool paging_read_fn(void *opaque, uint64_t gpa, void *entry, unsigned size);
+
+/*
+ * Where a linear address leads, in whichever mode; false when nothing is mapped there. *left: so
+ * many bytes from there on lie in the same page, at least 1. As a debugger looks: no access is
+ * checked, and no accessed or dirty bit set.
+ */
+bool paging_look_up(const struct paging_mode *mode, uint64_t linear, paging_read_fn *read,
+		    void *opaque, uint64_t *gpa, uint64_t *left);
 
 #endif

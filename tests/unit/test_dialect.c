@@ -83,7 +83,11 @@ static const struct {
 	{ "-bios x", "-bios: not supported; there is no firmware" },
 	{ "-vnc :1", "-vnc: not supported; there is no screen" },
 	{ "-global a.b=c", "-global: not supported; properties are set where" },
-	{ "-s", "-s: not supported; for debugging there is -d" },
+	{ "-singlestep", "-singlestep: not supported; for debugging there are -gdb, and -d" },
+	{ "-s -gdb tcp::1", "-gdb: there is one gdb stub already" },
+	{ "-gdb chardev:g", "-gdb: no chardev 'g'" },
+	{ "-gdb mon:stdio", "-gdb: 'mon:stdio': mon: is for -serial" },
+	{ "-gdb /x", "-gdb: '/x' is not a character device" },
 	{ "-m 0", "-m: 0 bytes of memory; from 1M to 2T is possible" },
 	{ "-m 512K", "-m: 524288 bytes of memory" },
 	{ "-m 3T", "-m: 3298534883328 bytes of memory" },
@@ -519,6 +523,31 @@ static void test_monitors(void **state)
 	description_free(d);
 }
 
+static void test_gdb(void **state)
+{
+	struct description *d = machine("-s -gdb none");
+	const struct desc_item *chr = desc_find(&d->chardevs, "gdb");
+
+	assert_string_equal(d->gdb, "gdb");
+	assert_string_equal(prop(chr, "host"), "");
+	assert_string_equal(prop(chr, "port"), "1234");
+	assert_true(props_bool(chr->props, "server") && props_bool(chr->props, "nodelay"));
+	assert_false(props_bool(chr->props, "wait"));
+	description_free(d);
+
+	d = machine("-gdb unix:/g,server=on,wait=off");
+	assert_string_equal(prop(desc_find(&d->chardevs, "gdb"), "path"), "/g");
+	description_free(d);
+
+	d = machine("-chardev null,id=g -gdb chardev:g");
+	assert_string_equal(d->gdb, "g");
+	description_free(d);
+
+	d = machine("-gdb none");
+	assert_null(d->gdb);
+	description_free(d);
+}
+
 static void test_disk_order(void **state)
 {
 	struct description *d =
@@ -672,14 +701,15 @@ static void test_help(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refused),  cmocka_unit_test(test_harmless),
-		cmocka_unit_test(test_defaults), cmocka_unit_test(test_flags),
-		cmocka_unit_test(test_machine),  cmocka_unit_test(test_memory_backend),
-		cmocka_unit_test(test_smp),      cmocka_unit_test(test_cpu),
-		cmocka_unit_test(test_identity), cmocka_unit_test(test_nographic),
-		cmocka_unit_test(test_monitors), cmocka_unit_test(test_disk_order),
-		cmocka_unit_test(test_network),  cmocka_unit_test(test_fds),
-		cmocka_unit_test(test_json),     cmocka_unit_test(test_help),
+		cmocka_unit_test(test_refused),    cmocka_unit_test(test_harmless),
+		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_machine),    cmocka_unit_test(test_memory_backend),
+		cmocka_unit_test(test_smp),        cmocka_unit_test(test_cpu),
+		cmocka_unit_test(test_identity),   cmocka_unit_test(test_nographic),
+		cmocka_unit_test(test_monitors),   cmocka_unit_test(test_gdb),
+		cmocka_unit_test(test_disk_order), cmocka_unit_test(test_network),
+		cmocka_unit_test(test_fds),        cmocka_unit_test(test_json),
+		cmocka_unit_test(test_help),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
