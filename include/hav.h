@@ -285,6 +285,8 @@ void hav_vcpu_kick(struct hav_vcpu *vcpu);
 /* Queues an external interrupt. HAV_IRQCHIP_NONE; SPLIT: one of the PICs; -1 (errno EAGAIN) while
  * the guest has them off. */
 int hav_vcpu_interrupt(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
+/* hav_vcpu_interrupt() would work. Between two runs. */
+bool hav_vcpu_interruptible(const struct hav_vcpu *vcpu);
 /* Leave with HAV_EXIT_IRQ_WINDOW as soon as hav_vcpu_interrupt() would work. */
 void hav_vcpu_want_irq_window(struct hav_vcpu *vcpu, bool want);
 int hav_vcpu_nmi(struct hav_vcpu *vcpu, struct error **err);

@@ -48,6 +48,7 @@ struct hav_backend {
 	int (*run)(struct hav_vcpu *vcpu, struct hav_exit *exit, struct error **err);
 	void (*kick)(struct hav_vcpu *vcpu);
 	int (*interrupt)(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
+	bool (*interruptible)(const struct hav_vcpu *vcpu);
 	void (*want_irq_window)(struct hav_vcpu *vcpu, bool want);
 	int (*nmi)(struct hav_vcpu *vcpu, struct error **err);
 	unsigned (*get_cr8)(const struct hav_vcpu *vcpu);

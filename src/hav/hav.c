@@ -288,6 +288,11 @@ EXPORT int hav_vcpu_interrupt(struct hav_vcpu *vcpu, uint8_t vector, struct erro
 	return vcpu->ops->interrupt(vcpu, vector, err);
 }
 
+EXPORT bool hav_vcpu_interruptible(const struct hav_vcpu *vcpu)
+{
+	return vcpu->ops->interruptible(vcpu);
+}
+
 EXPORT void hav_vcpu_want_irq_window(struct hav_vcpu *vcpu, bool want)
 {
 	vcpu->ops->want_irq_window(vcpu, want);

@@ -2,15 +2,16 @@
  * ACPI tables: see acpi.h.
  *
  * Each table is put together in a buffer and placed after the one before it, those first whose
- * addresses others hold: FACS and DSDT, then FADT, MADT and MCFG, the XSDT, and the RSDP, which has
- * its place at the beginning of the area. Structs are the tables' fixed parts as the standard lays
- * them out.
+ * addresses others hold: FACS and DSDT, then FADT, MADT, MCFG and HPET, the XSDT, and the RSDP,
+ * which has its place at the beginning of the area. Structs are the tables' fixed parts as the
+ * standard lays them out.
  */
 #include "machine/acpi.h"
 
 #include "base/error.h"
 #include "base/util.h"
 #include "machine/aml.h"
+#include "machine/hpet.h"
 #include "machine/pm.h"
 
 #include <stddef.h>
@@ -48,7 +49,7 @@ struct acpi_address { /* §5.2.3.2, Generic Address Structure */
 	uint8_t space, bit_width, bit_offset, access_size;
 	uint64_t address;
 } __attribute__((packed));
-enum { SPACE_SYSTEM_IO = 1 };
+enum { SPACE_SYSTEM_MEMORY, SPACE_SYSTEM_IO };
 enum { ACCESS_BYTE = 1, ACCESS_WORD = 2, ACCESS_DWORD = 3 };
 
 struct acpi_fadt { /* §5.2.9 */
@@ -178,11 +179,21 @@ struct mcfg { /* PCI Firmware 3.2 §4.1.2 */
 	uint32_t reserved2;
 } __attribute__((packed));
 
+struct acpi_hpet { /* IA-PC HPET 1.0a §3.2.4 */
+	struct acpi_header header;
+	uint32_t id;
+	struct acpi_address address;
+	uint8_t number;
+	uint16_t min_tick;
+	uint8_t page_protection;
+} __attribute__((packed));
+
 _Static_assert(sizeof(struct acpi_rsdp) == 36, "§5.2.5.3");
 _Static_assert(sizeof(struct acpi_header) == 36, "§5.2.6");
 _Static_assert(sizeof(struct acpi_fadt) == 276, "§5.2.9");
 _Static_assert(sizeof(struct acpi_facs) == 64, "§5.2.10");
 _Static_assert(sizeof(struct madt) == 44, "§5.2.12");
+_Static_assert(sizeof(struct acpi_hpet) == 56, "HPET §3.2.4");
 
 /* --- Placing tables --- */
 
@@ -391,6 +402,19 @@ static uint64_t place_mcfg(struct area *area, const struct acpi_config *config)
 	return place_table(area, &a);
 }
 
+static uint64_t place_hpet(struct area *area)
+{
+	struct acpi_hpet hpet = { .header = header("HPET", 1),
+				  .id = HPET_ID,
+				  .address = { .space = SPACE_SYSTEM_MEMORY,
+					       .bit_width = 64,
+					       .address = MACHINE_HPET_BASE } };
+	struct aml a = {};
+
+	aml_bytes(&a, &hpet, sizeof(hpet));
+	return place_table(area, &a);
+}
+
 static void write_rsdp(const struct gmem *gm, uint64_t xsdt)
 {
 	struct acpi_rsdp rsdp = { .signature = "RSD PTR ",
@@ -417,6 +441,8 @@ int acpi_build(const struct gmem *gm, const struct acpi_config *config, uint64_t
 	aml_raw(&xsdt, place_madt(&area, config), 8);
 	if (config->pci)
 		aml_raw(&xsdt, place_mcfg(&area, config), 8);
+	if (config->hpet)
+		aml_raw(&xsdt, place_hpet(&area), 8);
 	write_rsdp(gm, place_table(&area, &xsdt));
 	if (area.full) {
 		error_set(err, "the ACPI tables need RAM up to %#llx: use -m 2M or more",

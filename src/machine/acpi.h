@@ -27,7 +27,7 @@ struct acpi_config {
 	 */
 	uint8_t last_bus;
 	bool serial[ACPI_MAX_SERIALS];
-	bool rtc, i8042, vga, pvpanic;
+	bool rtc, i8042, vga, pvpanic, hpet;
 	/*
 	 * Leave out what costs a guest time and serves it nothing beside a paravirtual clock: the
 	 * PM timer, the GPE block, processor objects.

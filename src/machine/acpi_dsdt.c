@@ -8,6 +8,7 @@
 #include "machine/acpi.h"
 
 #include "machine/aml.h"
+#include "machine/hpet.h"
 #include "machine/pm.h"
 
 #include <stdio.h>
@@ -196,6 +197,18 @@ static void add_pci(struct aml *a, const struct acpi_config *config)
 
 /* --- The rest --- */
 
+static void add_hpet(struct aml *a)
+{
+	size_t device = aml_device(a, "HPET");
+	struct aml crs = {};
+
+	aml_name_eisa_id(a, "_HID", "PNP0103");
+	aml_res_memory32(&crs, MACHINE_HPET_BASE, HPET_SIZE);
+	aml_crs(a, &crs);
+	aml_free(&crs);
+	aml_end(a, device);
+}
+
 /* What is taken by the board itself, so that guests put nothing else there. */
 static void add_motherboard(struct aml *a, const struct acpi_config *config)
 {
@@ -249,6 +262,8 @@ void acpi_dsdt(struct aml *a, const struct acpi_config *config)
 		add_pci(a, config);
 	add_motherboard(a, config);
 	add_isa_devices(a, config);
+	if (config->hpet)
+		add_hpet(a);
 	if (!config->minimal)
 		add_processors(a, config->n_vcpus);
 	aml_end(a, scope);

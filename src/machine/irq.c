@@ -3,6 +3,8 @@
 
 #include "base/log.h"
 #include "hav.h"
+#include "machine/irqchip.h"
+#include "machine/lapic.h"
 
 #include <errno.h>
 #include <string.h>
@@ -25,7 +27,9 @@ void irq_line_init(struct irq_line *line, struct irqs *irqs, unsigned gsi)
 /* #syscalls ioctl=KVM_IRQ_LINE */
 static void drive_gsi(struct irqs *irqs, unsigned gsi, bool level)
 {
-	if (irqs->vm)
+	if (irqs->chip)
+		irqchip_set_gsi(irqs->chip, gsi, level);
+	else if (irqs->vm)
 		hav_irq_set(irqs->vm, gsi, level, NULL);
 }
 
@@ -58,6 +62,10 @@ void irq_msi(struct irqs *irqs, uint64_t address, uint32_t data)
 	if (irqs->vm && address >> MSI_SHIFT != MSI_PREFIX) {
 		LOG_ONCE("a device's interrupt message goes to 0x%llx, where no APIC is: dropped",
 			 (unsigned long long)address);
+		return;
+	}
+	if (irqs->lapics) {
+		lapics_message(irqs->lapics, address, data);
 		return;
 	}
 	if (irqs->vm) {

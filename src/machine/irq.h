@@ -15,9 +15,13 @@
 #define IRQ_GSIS 24
 
 struct hav_vm;
+struct irqchip;
+struct lapics;
 
 struct irqs {
-	struct hav_vm *vm; /* NULL: unit tests, see last_msi */
+	struct hav_vm *vm;     /* NULL: unit tests, see last_msi */
+	struct irqchip *chip;  /* NULL: the backend's */
+	struct lapics *lapics; /* NULL: the backend's */
 	pthread_mutex_t lock;
 	uint16_t high[IRQ_GSIS]; /* how many lines hold each GSI high */
 	struct {

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "machine/vclock.h"
 
 #include <string.h>
 
@@ -103,10 +104,14 @@ void machine_pause_devices(struct machine *machine)
 	for (struct device *d = machine->devices; d; d = d->next)
 		if (d->class->pause)
 			d->class->pause(d);
+	if (machine->clock)
+		vclock_stop(machine->clock);
 }
 
 void machine_resume_devices(struct machine *machine)
 {
+	if (machine->clock)
+		vclock_go(machine->clock);
 	for (struct device *d = machine->devices; d; d = d->next)
 		if (d->class->resume)
 			d->class->resume(d);

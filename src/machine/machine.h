@@ -21,6 +21,7 @@ struct backends;
 struct coalescer;
 struct hav_exit;
 struct loop;
+struct vclock;
 struct vcpu;
 struct vcpu_set;
 
@@ -32,6 +33,7 @@ struct vcpu_set;
 #define MACHINE_MEM32_BASE  0xc0000000ull
 #define MACHINE_MEM32_END   0xfebff000ull
 #define MACHINE_IOAPIC_BASE 0xfec00000ull
+#define MACHINE_HPET_BASE   0xfed00000ull
 #define MACHINE_LAPIC_BASE  0xfee00000ull
 #define MACHINE_PM_BASE     0x0600 /* ACPI PM1a event block; +4 control; +8 timer; +0x20 GPE0 */
 #define MACHINE_SCI_GSI     9
@@ -75,6 +77,8 @@ struct machine {
 	struct gmem mem;
 	struct bus *io, *memory;
 	struct irqs irqs;
+	enum hav_irqchip irqchip;    /* what of it is the backend's */
+	struct vclock *clock;        /* NULL: all of it */
 	struct coalescer *coalescer; /* NULL where the backend keeps no writes back */
 	struct pci_host *pci;        /* NULL on microvm without PCI */
 	struct backends *backends;

@@ -15,6 +15,7 @@
 #include "base/loop.h"
 #include "base/util.h"
 #include "hav.h"
+#include "machine/lapic.h"
 #include "x86/cpuid.h"
 
 #include <errno.h>
@@ -128,6 +129,8 @@ static bool handle_exit(struct vcpu *vcpu, struct hav_exit *exit)
 
 	if (log_enabled(LOG_EXITS))
 		trace_exit(vcpu, exit);
+	if (vcpu_irq_exit(vcpu, exit))
+		return true;
 	switch (exit->reason) {
 	case HAV_EXIT_IO: do_io(machine, exit); return true;
 	case HAV_EXIT_MMIO: do_mmio(machine, exit); return true;
@@ -148,9 +151,17 @@ static void run_until_kicked(struct vcpu *vcpu)
 {
 	struct error *err ERROR_AUTO = NULL;
 	struct hav_exit exit;
+	int r;
 
 	do {
-		if (hav_vcpu_run(vcpu->hav, &exit, &err) < 0) {
+		r = vcpu_irq_enter(vcpu, &err);
+		if (r == 0)
+			return;
+		if (r > 0) {
+			r = hav_vcpu_run(vcpu->hav, &exit, &err);
+			vcpu_irq_left(vcpu);
+		}
+		if (r < 0) {
 			report_failure(vcpu, error_message(err), error_errno(err));
 			return;
 		}
@@ -159,11 +170,20 @@ static void run_until_kicked(struct vcpu *vcpu)
 
 /* --- Threads ---- */
 
+bool vcpu_is_wanted(const struct vcpu *vcpu)
+{
+	return vcpu->machine->vcpu_set->wanted;
+}
+
 /* Stands still while paused; false when the thread is to end. */
 static bool park(struct vcpu *vcpu)
 {
 	struct vcpu_set *set = vcpu->machine->vcpu_set;
 	bool run;
+
+	/* Interrupts kick too. */
+	if (!set->wanted && !vcpu->held)
+		return true;
 
 	pthread_mutex_lock(&set->lock);
 	if ((set->paused || vcpu->held) && !set->quit) {
@@ -253,7 +273,7 @@ static bool all_parked(void *opaque)
 static void kick_all(struct machine *machine)
 {
 	for (unsigned i = 0; i < machine->n_vcpus; i++)
-		hav_vcpu_kick(machine->vcpus[i].hav);
+		vcpu_kick(&machine->vcpus[i]);
 }
 
 void vcpus_pause(struct machine *machine)
@@ -262,6 +282,7 @@ void vcpus_pause(struct machine *machine)
 
 	pthread_mutex_lock(&set->lock);
 	set->paused = true;
+	set->wanted = true;
 	pthread_cond_broadcast(&set->changed);
 	pthread_mutex_unlock(&set->lock);
 	kick_all(machine);
@@ -278,6 +299,7 @@ void vcpus_resume(struct machine *machine)
 	set->clock_valid = false;
 	pthread_mutex_lock(&set->lock);
 	set->paused = false;
+	set->wanted = set->quit;
 	pthread_cond_broadcast(&set->changed);
 	pthread_mutex_unlock(&set->lock);
 }
@@ -317,6 +339,7 @@ int vcpus_create(struct machine *machine, unsigned n, const struct hav_cpuid *cp
 	pthread_mutex_init(&set->lock, NULL);
 	pthread_cond_init(&set->changed, NULL);
 	set->paused = true;
+	set->wanted = true;
 	set->parked_note.fn = nothing;
 	machine->vcpu_set = set;
 	machine->vcpus = xcalloc(n, sizeof(*machine->vcpus));
@@ -325,6 +348,8 @@ int vcpus_create(struct machine *machine, unsigned n, const struct hav_cpuid *cp
 		if (make_vcpu(machine, i, cpuid, n_cpuid, topology, err) < 0)
 			return -1;
 	}
+	if (vcpus_make_lapics(machine, err) < 0)
+		return -1;
 	set->reset_state = xcalloc(1, sizeof(*set->reset_state));
 	return hav_vcpu_get_state(machine->vcpus[0].hav, HAV_STATE_ALL, set->reset_state, err);
 }
@@ -344,6 +369,7 @@ static int reset_one(struct vcpu *vcpu, struct hav_state *state, struct error **
 		state->sregs.apic_base |= APIC_BASE_BSP;
 	else
 		state->sregs.apic_base &= ~APIC_BASE_BSP;
+	vcpu_irq_reset(vcpu);
 	return hav_vcpu_set_state(vcpu->hav, HAV_STATE_ALL, state, err);
 }
 
@@ -367,18 +393,21 @@ void vcpus_destroy(struct machine *machine)
 		return;
 	pthread_mutex_lock(&set->lock);
 	set->quit = true;
+	set->wanted = true;
 	pthread_cond_broadcast(&set->changed);
 	pthread_mutex_unlock(&set->lock);
 	for (unsigned i = 0; i < machine->n_vcpus; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];
 
 		if (vcpu->started) {
-			hav_vcpu_kick(vcpu->hav);
+			vcpu_kick(vcpu);
 			pthread_join(vcpu->thread, NULL);
 		}
 		hav_vcpu_destroy(vcpu->hav);
 	}
 	free(machine->vcpus);
+	lapics_free(machine->irqs.lapics);
+	machine->irqs.lapics = NULL;
 	free(set->reset_state);
 	free(set);
 	machine->vcpus = NULL;

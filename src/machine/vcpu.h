@@ -10,6 +10,7 @@
 
 #include "base/loop.h"
 #include "machine/machine.h"
+#include "machine/vcpu_irq.h"
 
 #include <pthread.h>
 
@@ -21,6 +22,7 @@ struct vcpu_set {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* parked vCPUs wait here */
 	bool paused, quit;
+	atomic_bool wanted; /* either: see without the lock */
 	unsigned n_parked;
 	struct loop_call parked_note; /* wakes the main loop in vcpus_pause() */
 	uint64_t clock_ns;            /* the guest's clock while paused */
@@ -40,6 +42,7 @@ struct vcpu {
 	bool started;
 	bool held; /* stands still also when the others run */
 	int tid;   /* the thread's, for query-cpus-fast */
+	struct vcpu_irq irq;
 };
 
 /* Makes the vCPUs, in reset state. cpuid entries are the model's; APIC ids and topology are filled
@@ -60,6 +63,9 @@ void vcpus_resume(struct machine *machine);
 
 /* Keeps a vCPU from running when the others resume: for debuggers. While paused. */
 void vcpu_hold(struct vcpu *vcpu, bool held);
+
+/* The machine is to pause or end. Any thread. */
+bool vcpu_is_wanted(const struct vcpu *vcpu);
 
 /* What every register holds after power-on, on the first vCPU. */
 const struct hav_state *vcpus_reset_state(const struct machine *machine);

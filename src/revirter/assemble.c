@@ -18,6 +18,7 @@
 #include "machine/coalesce.h"
 #include "machine/device_list.h"
 #include "machine/iothread.h"
+#include "machine/vclock.h"
 #include "machine/vcpu.h"
 #include "net/net.h"
 #include "revirter/cpu.h"
@@ -65,14 +66,40 @@ static struct cpu_topology topology(const struct description *desc)
 				      desc->smp.threads };
 }
 
-static int make_vm(struct machine *machine, const struct description *desc, struct error **err)
+static int choose_irqchip(struct machine *machine, const struct description *desc,
+			  struct error **err)
+{
+	machine->irqchip = desc->machine.irqchip;
+	if (!desc->machine.irqchip_given && !hav_capability(machine->hav, HAV_CAP_IRQCHIP_KERNEL))
+		machine->irqchip = HAV_IRQCHIP_NONE;
+	if (machine->irqchip != HAV_IRQCHIP_KERNEL) {
+		machine->clock = vclock_new();
+		return 0;
+	}
+	if (!desc->machine.hpet || !desc->machine.hpet_given)
+		return 0;
+	error_set(err, "-machine hpet=on: the kernel has no HPET; use kernel-irqchip=split too");
+	return -1;
+}
+
+static struct hav_vm_config vm_config(const struct machine *machine, const struct description *desc)
 {
 	const struct cpu_topology t = topology(desc);
-	const struct hav_vm_config config = {
-		.irqchip = desc->machine.irqchip,
-		.max_vcpus = cpuid_apic_id(&t, desc->smp.cpus - 1) + 1,
-	};
 
+	return (struct hav_vm_config){
+		.irqchip = machine->irqchip,
+		.max_vcpus = cpuid_apic_id(&t, desc->smp.cpus - 1) + 1,
+		.plain = desc->accel.plain,
+	};
+}
+
+static int make_vm(struct machine *machine, const struct description *desc, struct error **err)
+{
+	struct hav_vm_config config;
+
+	if (choose_irqchip(machine, desc, err) < 0)
+		return -1;
+	config = vm_config(machine, desc);
 	return hav_vm_create(machine->hav, &config, &machine->vm, err);
 }
 
@@ -115,8 +142,9 @@ static int make_buses(struct machine *machine, const struct description *desc, s
 	machine->io = bus_new(HAV_SPACE_IO, machine->vm);
 	machine->memory = bus_new(HAV_SPACE_MEMORY, machine->vm);
 	irqs_init(&machine->irqs, machine->vm);
-	machine->coalescer = coalescer_new(machine->hav, machine->vm, machine->io, machine->memory,
-					   machine->main_loop);
+	if (!desc->accel.plain)
+		machine->coalescer = coalescer_new(machine->hav, machine->vm, machine->io,
+						   machine->memory, machine->main_loop);
 	if (!desc->machine.pcie)
 		return 0;
 	machine->pci = pci_host_new(machine->io, machine->memory, &machine->irqs, &w, err);
@@ -181,7 +209,11 @@ static int solder_serials(struct machine *machine, const struct description *des
 static int make_platform(struct machine *machine, const struct description *desc,
 			 struct error **err)
 {
-	if (solder(machine, &reset_ports_class, NULL, err) < 0 ||
+	if ((machine->irqchip != HAV_IRQCHIP_KERNEL &&
+	     solder(machine, &irqchip_class,
+		    (const char *const[]){ "hpet", desc->machine.hpet ? "on" : "off", NULL },
+		    err) < 0) ||
+	    solder(machine, &reset_ports_class, NULL, err) < 0 ||
 	    (desc->machine.acpi && solder(machine, &acpi_pm_class, NULL, err) < 0) ||
 	    (desc->machine.i8042 && solder(machine, &i8042_class, NULL, err) < 0) ||
 	    (desc->machine.rtc && solder_rtc(machine, desc, err) < 0))
@@ -271,10 +303,11 @@ static int make_backends(struct machine *machine, const struct description *desc
 static int make_vcpus(struct machine *machine, const struct description *desc, struct error **err)
 {
 	const struct cpu_topology t = topology(desc);
+	const struct hav_vm_config config = vm_config(machine, desc);
 	struct hav_cpuid entries[CPU_MAX_LEAVES];
 	size_t n;
 
-	if (cpu_build(machine->hav, &desc->cpu, entries, &n, err) < 0)
+	if (cpu_build(machine->hav, &config, &desc->cpu, entries, &n, err) < 0)
 		return -1;
 	return vcpus_create(machine, desc->smp.cpus, entries, n, &t, err);
 }
@@ -366,6 +399,7 @@ static void describe_acpi(struct vm *vm, const struct description *desc)
 		acpi->serial[i] = desc->serials[i];
 	acpi->rtc = desc->machine.rtc;
 	acpi->i8042 = desc->machine.i8042;
+	acpi->hpet = desc->machine.hpet && machine->irqchip != HAV_IRQCHIP_KERNEL;
 	acpi->pvpanic = has_device(machine, &pvpanic_class);
 	vm->acpi = acpi;
 }
@@ -395,7 +429,11 @@ int assemble(struct vm *vm, const struct description *desc, struct error **err)
 
 int assemble_start_threads(struct vm *vm, void (*enter)(void), struct error **err)
 {
+	struct vclock *clock = vm->machine.clock;
+
 	iothread_enter = enter;
+	if (clock && vclock_start_thread(clock, enter, err) < 0)
+		return -1;
 	return block_start_threads(enter, err) < 0 ? -1 : iothread_start_all(err);
 }
 
@@ -445,9 +483,12 @@ void disassemble(struct vm *vm)
 {
 	struct machine *machine = &vm->machine;
 
+	/* Alarms are for vCPUs and devices, which use the clock to their end. */
+	vclock_end_thread(machine->clock);
 	vcpus_destroy(machine);
 	machine_pause_devices(machine);
 	machine_destroy_devices(machine);
+	vclock_free(machine->clock);
 	if (machine->backends)
 		close_backends(machine->backends);
 	coalescer_free(machine->coalescer);

@@ -66,14 +66,46 @@ static void add_topology_levels(struct hav_cpuid *entries, size_t *n)
 	}
 }
 
-int cpu_build(struct hav *hav, const struct cpu_config *config, struct hav_cpuid *entries,
-	      size_t *n, struct error **err)
+/* Bits of cpu_words[CPU_KVM_EAX] (Linux: Documentation/virt/kvm/x86/cpuid.rst). */
+#define KVM_CLOCKS         (BIT(0) | BIT(3) | BIT(24))
+#define KVM_WITHOUT_LAPICS (KVM_CLOCKS | BIT(1) | BIT(5) | BIT(9)) /* and no more */
+#define KVM_LEAF           0x40000001
+#define FEATURE_X2APIC     BIT(21) /* 1 ECX */
+#define FEATURE_DEADLINE   BIT(24)
+
+static void set_if(uint32_t *word, uint32_t bits, bool on)
+{
+	*word = on ? *word | bits : *word & ~bits;
+}
+
+/* With local APICs of ours, what they can do; and nothing that the backend does with its own. */
+static void fit_to_vm(struct hav *hav, const struct hav_vm_config *vm, struct hav_cpuid *entries,
+		      size_t n)
+{
+	struct hav_cpuid *basic = cpuid_find(entries, n, 1, 0);
+	struct hav_cpuid *kvm = cpuid_find(entries, n, KVM_LEAF, 0);
+
+	if (basic && vm->irqchip == HAV_IRQCHIP_NONE) {
+		set_if(&basic->ecx, FEATURE_X2APIC, hav_capability(hav, HAV_CAP_APIC_MSR_EXITS));
+		set_if(&basic->ecx, FEATURE_DEADLINE,
+		       hav_capability(hav, HAV_CAP_TSC_DEADLINE_EXITS));
+	}
+	if (kvm && vm->irqchip == HAV_IRQCHIP_NONE)
+		kvm->eax &= KVM_WITHOUT_LAPICS;
+	if (kvm && (vm->plain || !hav_capability(hav, HAV_CAP_CLOCK)))
+		kvm->eax &= ~KVM_CLOCKS;
+}
+
+int cpu_build(struct hav *hav, const struct hav_vm_config *vm, const struct cpu_config *config,
+	      struct hav_cpuid *entries, size_t *n, struct error **err)
 {
 	size_t kept = 0;
 
 	*n = CPU_MAX_LEAVES;
-	if (hav_cpuid_supported(hav, entries, n, err) < 0 ||
-	    check_missing(config, entries, *n, err) < 0)
+	if (hav_cpuid_supported(hav, entries, n, err) < 0)
+		return -1;
+	fit_to_vm(hav, vm, entries, *n);
+	if (check_missing(config, entries, *n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < *n; i++) {
 		struct hav_cpuid *e = &entries[i];

@@ -30,6 +30,15 @@ static void add_number(struct json_object *object, const char *key, uint64_t val
 	add(object, key, json_object_new_uint64(value));
 }
 
+static const char *irqchip_name(enum hav_irqchip irqchip)
+{
+	switch (irqchip) {
+	case HAV_IRQCHIP_NONE: return "off";
+	case HAV_IRQCHIP_SPLIT: return "split";
+	default: return "on";
+	}
+}
+
 static struct json_object *machine_to_json(const struct desc_machine *machine)
 {
 	struct json_object *o = json_object_new_object();
@@ -37,6 +46,9 @@ static struct json_object *machine_to_json(const struct desc_machine *machine)
 	add_string(o, "type", machine->name);
 	add_bool(o, "acpi", machine->acpi);
 	add_bool(o, "i8042", machine->i8042);
+	add_string(o, "kernel-irqchip",
+		   machine->irqchip_given ? irqchip_name(machine->irqchip) : "auto");
+	add_bool(o, "hpet", machine->hpet);
 	add_bool(o, "rtc", machine->rtc);
 	add_bool(o, "pcie", machine->pcie);
 	return o;

@@ -55,13 +55,18 @@ struct desc_machine {
 	enum machine_type type;
 	const char *name; /* the versioned name: "pc-q35-7.2", "microvm" */
 	bool acpi, i8042, rtc, pcie;
+	/* Whether the accelerator's interrupt controllers are used; not given: as far as it has
+	 * them. */
 	enum hav_irqchip irqchip;
+	bool irqchip_given;
+	bool hpet, hpet_given; /* only beside an IOAPIC of ours */
 };
 
 #define DESC_MAX_ACCELS 4
 struct desc_accel {
 	const char *names[DESC_MAX_ACCELS]; /* libhav backends, to be tried in this order */
 	unsigned n;                         /* 0: whichever libhav takes */
+	bool plain;                         /* struct hav_vm_config, for tests */
 };
 
 struct desc_memory {

@@ -41,7 +41,8 @@ const struct option dialect_options[] = {
 	{ "uuid", "UUID", GROUP_MACHINE, LAST(uuid), .help = "the machine's UUID" },
 	{ "no-acpi", NULL, GROUP_MACHINE, .call = option_no_acpi,
 	  .help = "the same as -machine acpi=off" },
-	{ "no-hpet", NULL, GROUP_MACHINE, OPTION_NOTHING },
+	{ "no-hpet", NULL, GROUP_MACHINE, .call = option_no_hpet,
+	  .help = "the same as -machine hpet=off" },
 
 	{ "kernel", "FILE", GROUP_BOOT, STRING(kernel),
 	  .help = "Linux (bzImage, or vmlinux with PVH), or an ELF multiboot kernel" },

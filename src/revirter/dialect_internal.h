@@ -108,6 +108,7 @@ void add_name(char **names, const char *name);
 int option_accel(struct dialect *d, const char *argument, struct error **err);
 int option_enable_kvm(struct dialect *d, const char *argument, struct error **err);
 int option_no_acpi(struct dialect *d, const char *argument, struct error **err);
+int option_no_hpet(struct dialect *d, const char *argument, struct error **err);
 int finish_machine(struct dialect *d, struct error **err); /* with -accel, -m */
 
 int option_cpu(struct dialect *d, const char *argument, struct error **err);

@@ -20,13 +20,14 @@
 static const char *const only_on[] = { "on", NULL };
 static const char *const only_off[] = { "off", NULL };
 static const char *const auto_or_off[] = { "auto", "off", NULL };
+static const char *const on_off_split[] = { "on", "off", "split", NULL };
 static const char *const auto_on_off[] = { "auto", "on", "off", NULL };
 
 const struct prop machine_props[] = {
 	{ "type", PROP_STRING, "q35", "the machine" },
 	{ "accel", PROP_STRING, .help = "accelerators to try, A:B:..." },
-	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers in the kernel",
-	  .choices = only_on },
+	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers of the accelerator's",
+	  .choices = on_off_split },
 	{ "kernel_irqchip", PROP_ENUM, .alias_of = "kernel-irqchip" },
 	{ "memory-backend", PROP_STRING, .help = "-object that is the memory" },
 	{ "dump-guest-core", PROP_BOOL, "on", "have guest memory in core dumps" },
@@ -50,7 +51,7 @@ static const struct prop q35_props[] = {
 	{ "rtc", PROP_ENUM, "on", "have a real-time clock", .choices = only_on },
 	{ "isa-serial", PROP_ENUM, "on", "have serial ports", .choices = only_on },
 	{ "vmport", PROP_ENUM, .help = "there is no VMware port", .choices = auto_or_off },
-	{ "hpet", PROP_ENUM, .help = "there is no HPET", .choices = only_off },
+	{ "hpet", PROP_BOOL, .help = "have an HPET; on, but with kernel-irqchip=on" },
 	{ "sata", PROP_ENUM, .help = "there is no SATA controller", .choices = only_off },
 	{ "smbus", PROP_ENUM, .help = "there is no SMBus", .choices = only_off },
 	{},
@@ -75,8 +76,9 @@ const struct machine_kind machine_kinds[] = {
 };
 
 static const struct prop accel_props[] = {
-	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers in the kernel",
-	  .choices = only_on },
+	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers of the accelerator's",
+	  .choices = on_off_split },
+	{ "x-plain", PROP_BOOL, "off", "for tests: leave its short cuts unused" },
 	{},
 };
 
@@ -117,6 +119,19 @@ static int add_accel(struct dialect *d, const char *name, struct error **err)
 	return 0;
 }
 
+/* QEMU has it with the machine and with the accelerator. */
+static void set_irqchip(struct desc_machine *machine, const struct props *props)
+{
+	const char *irqchip = props_str(props, "kernel-irqchip");
+
+	if (!irqchip)
+		return;
+	machine->irqchip_given = true;
+	machine->irqchip = !strcmp(irqchip, "on")      ? HAV_IRQCHIP_KERNEL
+			   : !strcmp(irqchip, "split") ? HAV_IRQCHIP_SPLIT
+						       : HAV_IRQCHIP_NONE;
+}
+
 int option_accel(struct dialect *d, const char *argument, struct error **err)
 {
 	const struct prop *const tables[] = { accel_props, NULL };
@@ -137,8 +152,12 @@ int option_accel(struct dialect *d, const char *argument, struct error **err)
 		return -1;
 	}
 	props = item_props(&source, tables, err);
+	if (!props)
+		return -1;
+	set_irqchip(&d->desc->machine, props);
+	d->desc->accel.plain |= props_bool(props, "x-plain");
 	props_free(props);
-	return props ? add_accel(d, name, err) : -1;
+	return add_accel(d, name, err);
 }
 
 int option_enable_kvm(struct dialect *d, const char *argument, struct error **err)
@@ -150,6 +169,12 @@ int option_enable_kvm(struct dialect *d, const char *argument, struct error **er
 int option_no_acpi(struct dialect *d, const char *argument, struct error **err)
 {
 	collect(&d->machine, "acpi=off", "type");
+	return 0;
+}
+
+int option_no_hpet(struct dialect *d, const char *argument, struct error **err)
+{
+	collect(&d->machine, "hpet=off", "type");
 	return 0;
 }
 
@@ -296,7 +321,13 @@ static void set_machine(struct desc_machine *machine, const struct machine_kind 
 
 	machine->type = kind->type;
 	machine->name = kind->name;
-	machine->irqchip = HAV_IRQCHIP_KERNEL;
+	if (!machine->irqchip_given)
+		machine->irqchip = HAV_IRQCHIP_KERNEL;
+	set_irqchip(machine, props);
+	if (kind->type == MACHINE_Q35) {
+		machine->hpet_given = props_has(props, "hpet");
+		machine->hpet = !machine->hpet_given || props_bool(props, "hpet");
+	}
 	machine->acpi = strcmp(props_str(props, "acpi"), "off") != 0;
 	machine->pcie = props_bool(props, "pcie");
 	machine->rtc = !strcmp(rtc, "on");

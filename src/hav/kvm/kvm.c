@@ -388,6 +388,7 @@ const struct hav_backend hav_backend_kvm = {
 	.run = kvm_run,
 	.kick = kvm_kick,
 	.interrupt = kvm_interrupt,
+	.interruptible = kvm_interruptible,
 	.want_irq_window = kvm_want_irq_window,
 	.nmi = kvm_nmi,
 	.get_cr8 = kvm_get_cr8,

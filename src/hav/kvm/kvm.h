@@ -92,6 +92,7 @@ int kvm_set_cpuid(struct hav_vcpu *vcpu, const struct hav_cpuid *entries, size_t
 int kvm_run(struct hav_vcpu *vcpu, struct hav_exit *exit, struct error **err);
 void kvm_kick(struct hav_vcpu *vcpu);
 int kvm_interrupt(struct hav_vcpu *vcpu, uint8_t vector, struct error **err);
+bool kvm_interruptible(const struct hav_vcpu *vcpu);
 void kvm_want_irq_window(struct hav_vcpu *vcpu, bool want);
 int kvm_nmi(struct hav_vcpu *vcpu, struct error **err);
 unsigned kvm_get_cr8(const struct hav_vcpu *vcpu);

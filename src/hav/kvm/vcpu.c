@@ -268,7 +268,7 @@ int kvm_interrupt(struct hav_vcpu *hvcpu, uint8_t vector, struct error **err)
 		errno = EINVAL;
 		return -1;
 	}
-	if (!vcpu->run->ready_for_interrupt_injection) {
+	if (!kvm_interruptible(hvcpu)) {
 		error_set(err, "the guest has interrupts off");
 		errno = EAGAIN;
 		return -1;
@@ -277,6 +277,11 @@ int kvm_interrupt(struct hav_vcpu *hvcpu, uint8_t vector, struct error **err)
 		return kvm_error(err, "cannot interrupt a vCPU");
 	vcpu->run->ready_for_interrupt_injection = 0;
 	return 0;
+}
+
+bool kvm_interruptible(const struct hav_vcpu *hvcpu)
+{
+	return container_of(hvcpu, struct kvm_vcpu, vcpu)->run->ready_for_interrupt_injection;
 }
 
 void kvm_want_irq_window(struct hav_vcpu *hvcpu, bool want)
