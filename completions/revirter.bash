@@ -14,6 +14,11 @@ _revirter() {
 				s/^ *\([a-z][a-z0-9.-]*\)\(  .*\)\{0,1\}$/\1/p')" -- "$cur")
 		return
 		;;
+	-gdb | -serial | -monitor | -qmp)
+		compopt -o nospace
+		mapfile -t COMPREPLY < <(compgen -W "none stdio pty unix: tcp: chardev:" -- "$cur")
+		return
+		;;
 	-kernel | -initrd | -hda | -hdb | -pidfile | -D)
 		compopt -o filenames
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")

@@ -342,7 +342,7 @@ static bool cmd_detach(struct gdb_stub *gdb, const char *args)
 	ok(gdb);
 	gdb_send(gdb);
 	if (vm_resume(gdb->vm, &err) < 0)
-		log_info("gdb: detached; %s", error_message(err));
+		LOG_ONCE("gdb: detached; %s", error_message(err));
 	return true;
 }
 

@@ -225,7 +225,7 @@ void gdb_go(struct gdb_stub *gdb, const enum gdb_action *actions)
 	gdb->target.changed = false;
 	if (vm_resume(gdb->vm, &err) == 0)
 		return;
-	log_info("gdb: %s", error_message(err));
+	LOG_ONCE("gdb: %s", error_message(err));
 	set_all_free(gdb);
 	tell_stop(gdb, signal_of(gdb->vm->state), gdb->resumed, &(struct gdb_stop){});
 }
