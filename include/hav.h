@@ -309,11 +309,12 @@ uint64_t hav_vcpu_tsc(struct hav_vcpu *vcpu);
  * after each instruction, exception 1, BS in dr6. dr and dr7, if not 0: exception 1, the
  * breakpoint's bit in dr6, before the instruction at it or after the access to it; the guest's own
  * debug registers keep their values and have no effect meanwhile. A new single_step starts from the
- * registers as they are when it is set.
+ * registers as they are when it is set. INT3s in memory are the caller's to write, while no vCPU
+ * runs; this call on each vCPU comes after that.
  */
 struct hav_debug {
 	bool enabled, single_step, software_breakpoints;
-	bool block_interrupts; /* while stepping, where the backend can */
+	bool block_interrupts; /* while stepping, where the backend can: none is delivered */
 	uint64_t dr[4], dr7;   /* hardware breakpoints, as the guest would set them */
 };
 int hav_vcpu_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct error **err);

@@ -25,6 +25,8 @@
 
 #define APIC_BASE_BSP   BIT(8) /* IA32_APIC_BASE, Intel SDM vol. 3 §11.4.4 */
 #define LAPIC_ID_OFFSET 0x20
+#define VECTOR_DB       1
+#define DR6_BS          BIT(14)
 #define MAX_CPUID       256
 
 /* --- Exits ---- */
@@ -122,6 +124,19 @@ static bool handle_debug(struct vcpu *vcpu, const struct hav_exit *exit)
 	return false;
 }
 
+/* A HLT that left the guest instead of ending the step that it was. */
+static bool was_step(struct vcpu *vcpu)
+{
+	const struct hav_exit step = { .reason = HAV_EXIT_DEBUG,
+				       .debug = { .exception = VECTOR_DB, .dr6 = DR6_BS } };
+	struct machine_events *events = &vcpu->machine->events;
+
+	if (!events->debug || !events->debug(events->opaque, vcpu->id, &step))
+		return false;
+	wait_for_pause(vcpu->machine->vcpu_set);
+	return true;
+}
+
 /* False when the thread should look at what is wanted of it. */
 static bool handle_exit(struct vcpu *vcpu, struct hav_exit *exit)
 {
@@ -130,7 +145,7 @@ static bool handle_exit(struct vcpu *vcpu, struct hav_exit *exit)
 	if (log_enabled(LOG_EXITS))
 		trace_exit(vcpu, exit);
 	if (vcpu_irq_exit(vcpu, exit))
-		return true;
+		return exit->reason != HAV_EXIT_HLT || !was_step(vcpu);
 	switch (exit->reason) {
 	case HAV_EXIT_IO: do_io(machine, exit); return true;
 	case HAV_EXIT_MMIO: do_mmio(machine, exit); return true;

@@ -89,7 +89,12 @@ static bool is_halted(const struct gdb_stub *gdb, unsigned i)
 {
 	struct hav_state *state AUTO_FREE = xcalloc(1, sizeof(*state));
 
-	return hav_vcpu_get_state(gdb->vm->machine.vcpus[i].hav, HAV_STATE_MP, state, NULL) == 0 &&
+	const struct vcpu *vcpu = &gdb->vm->machine.vcpus[i];
+
+	/* Whose local APIC it is, he knows. */
+	if (vcpu->irq.lapic)
+		return vcpu->irq.halted || vcpu->irq.waits_for_sipi;
+	return hav_vcpu_get_state(vcpu->hav, HAV_STATE_MP, state, NULL) == 0 &&
 	       state->mp != HAV_MP_RUNNABLE;
 }
 
