@@ -26,7 +26,7 @@ enum { REG_ID, REG_VERSION, REG_ARBITRATION, REG_ENTRIES = 0x10 };
 #define RTE_LEVEL    BIT(15)
 #define RTE_MASK     BIT(16)
 #define RTE_DEST     56
-#define RTE_WRITABLE (0xff0000000001efffu & ~RTE_STATUS)
+#define RTE_WRITABLE UINT64_C(0xff0000000001afff)
 
 #define MSI_BASE     UINT64_C(0xfee00000)
 #define MSI_DEST     12
