@@ -1,0 +1,113 @@
+#!/usr/bin/env bats
+# The gdb stub, with a real gdb and Debian's kernel; and what takes a processor's own debug registers.
+# The sandbox is on, as always. tests/cli/gdb.bats has what any KVM can.
+# prepare: tests/guestkit/kernel cloud --vmlinux
+# timeout: 1500
+
+bats_require_minimum_version 1.5.0
+load linux
+load ../guest/gdb
+
+setup_file() {
+	linux_kit
+}
+
+setup() {
+	cd "$dir" || return
+}
+
+teardown() {
+	linux_teardown
+}
+
+# symbol NAME: of the kernel that told its addresses.
+symbol() {
+	tr -d '\r' <console | awk -v name="$1" '$3 == name { print "0x" $1; exit }'
+}
+
+@test "Debian's kernel: registers, memory, two processors, steps, Ctrl-C; detached it goes on, killed it ends" {
+	linux_append=nokaslr
+	linux_start 'grep -E " (__x64_sys_sethostname|linux_banner|jiffies_64|start_kernel)$" /proc/kallsyms
+		echo 1 >/sys/devices/system/cpu/cpu1/online; (while :; do :; done) & echo told
+		while :; do hostname a; sleep 0.1; echo tick; done' -smp 2 -gdb unix:gdb,server=on,wait=off
+	linux_await told
+	debug "info threads" "info registers efer cr0 cr4" "p \$cr3 != 0" "x/s $(symbol linux_banner)" \
+		"thread 2" "info registers efer" "p \$gs_base != 0 || \$k_gs_base != 0" "set \$before = \$rip" \
+		"thread 1" "stepi" "stepi" "thread 2" "p \$rip == \$before" "thread 1" \
+		"python import threading,os,signal; threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()" \
+		"continue" "info registers rip" "detach"
+	said "CPU#0" "CPU#1" "LMA" "PG" "PAE" "= 1" "Linux version 6" "thread 2" "LMA" "= 1" "thread 1" "thread 2" "= 1" \
+		"SIGINT" "rip " "detached]"
+	ticks=$(grep -c tick console)
+	for _ in {1..60}; do
+		[ "$(grep -c tick console)" -le "$((ticks + 2))" ] || break
+		sleep 1
+	done
+	[ "$(grep -c tick console)" -gt "$((ticks + 2))" ]
+	symbol start_kernel >"$BATS_FILE_TMPDIR/start_kernel"
+	debug kill
+	linux_wait
+	[ "$status" = 0 ]
+	grep -q "gdb: killed the VM" err
+}
+
+# breakpoints: chooses what has them, INT3s and debug registers: a processor's own, or soft's. An emulated KVM (the
+# testbed's SVM on TCG) takes them, and nothing comes of it: an INT3 there is not intercepted, and DR7 not looked at.
+breakpoints() {
+	if "$build/revirter" -accel help | grep -qx soft; then
+		vmm+=" -accel soft"
+	elif grep -q "QEMU TCG" /proc/cpuinfo || ! "$build/revirter" -x-calibrate >/dev/null; then
+		skip "no accelerator here has breakpoints"
+	fi
+}
+
+@test "Debian's kernel: its functions, a watchpoint" {
+	breakpoints
+	linux_append=nokaslr
+	linux_start 'grep -E " (__x64_sys_sethostname|jiffies_64)$" /proc/kallsyms; echo told
+		while :; do hostname a; sleep 0.1; done' -smp 2 -gdb unix:gdb,server=on,wait=off
+	linux_await told
+	debug "break *$(symbol __x64_sys_sethostname)" "continue" "p/x \$rip" "stepi" "continue" "delete" \
+		"hbreak *$(symbol __x64_sys_sethostname)" "continue" "delete" \
+		"watch *(long *)$(symbol jiffies_64)" "continue" "kill"
+	said "Breakpoint 1, " "$(printf %x "$(symbol __x64_sys_sethostname)")" "Breakpoint 1, " "Breakpoint 2, " "New value = "
+	linux_wait
+	[ "$status" = 0 ]
+}
+
+@test "Debian's kernel from its first instruction, by a physical address" {
+	local start
+
+	breakpoints
+	start=$(<"$BATS_FILE_TMPDIR/start_kernel")
+	linux_append=nokaslr
+	linux_image=vmlinux
+	linux_start 'echo here' -S -gdb unix:gdb,server=on,wait=off
+	debug "stepi" "maint packet Qqemu.PhyMemMode:1" "break *($start - 0xffffffff80000000)" "continue" \
+		"maint packet Qqemu.PhyMemMode:0" "p \$rip == $start" "info registers cr0 cr4" "stepi" "delete" "detach"
+	said "SIGTRAP" "= 1" "PG" "PAE" "detached]"
+	linux_wait
+	fine
+}
+
+@test "the guest's own INT3 and single step are the guest's" {
+	breakpoints
+	tiny -S -append own=1
+	debug "break *$(address guest_main)" "break *$(address touch)" "continue" "continue" "delete" \
+		"set {int}$(address leave) = 1" "detach"
+	said "Breakpoint 1, " "Breakpoint 2, "
+	ended 3
+	grep -q "own 1 1" console
+}
+
+@test "watchpoints tell who wrote, and who read" {
+	breakpoints
+	tiny -S
+	debug "watch *(int *)$(address watched)" "continue" "continue" "p *(int *)$(address watched)" "delete" \
+		"rwatch *(int *)$(address leave)" "continue" "delete" \
+		"awatch *(int *)$(address counter)" "continue" "continue" "kill"
+	said "Old value = 0" "New value = 1" "Old value = 1" "New value = 2" "= 2" \
+		"Hardware read watchpoint" "Value = 0" "Hardware access (read/write) watchpoint" "alue = " "alue = "
+	ended 0 /dev/null
+	grep -q "gdb: killed the VM" err
+}
