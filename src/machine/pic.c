@@ -4,6 +4,9 @@
  * Each chip has eight lines, requests (IRR), a mask (IMR) and what is being served (ISR). A line's
  * priority is its distance from the lowest one, which rotation moves. After each change the outputs
  * are worked out anew: the second chip's is line 2 of the first.
+ *
+ * An edge is a request until it is acknowledged, also when the line has fallen by then. (The 8259A
+ * would answer with a spurious interrupt; here edges of any length count, as timers send them.)
  */
 #include "machine/pic.h"
 
@@ -84,16 +87,16 @@ static void set_line(struct chip *c, unsigned line, bool level)
 		c->irr = level ? c->irr | bit : c->irr & ~bit;
 	else if (level && !(c->lines & bit))
 		c->irr |= bit;
-	else if (!level)
-		c->irr &= ~bit;
 	c->lines = level ? c->lines | bit : c->lines & ~bit;
 }
 
 static void update(struct pic *pic)
 {
-	bool output;
+	bool second = wanted(&pic->chip[1], false) >= 0, output;
 
-	set_line(&pic->chip[0], CASCADE, wanted(&pic->chip[1], false) >= 0);
+	set_line(&pic->chip[0], CASCADE, second);
+	if (!second)
+		pic->chip[0].irr &= ~(1u << CASCADE);
 	output = wanted(&pic->chip[0], true) >= 0;
 	if (output && !pic->output) {
 		pic->output = true;

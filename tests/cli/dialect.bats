@@ -73,6 +73,9 @@ only_theirs() {
 		-machine type=microvm,rtc=on,x-option-roms=off
 		-M q35 -M acpi=off
 		-M q35,kernel_irqchip=on
+		-M q35,kernel-irqchip=off
+		-M q35,hpet=on
+		-M q35 -no-hpet
 		-M q35,acpi=auto,mem-merge=off,pic=on,pit=on,i8042=off
 		-M q35 -m 512
 		-M q35 -m 1.5G
@@ -103,6 +106,7 @@ only_theirs() {
 		-M foo
 		-M q35,foo=1
 		-M q35,usb
+		-M microvm,hpet=on
 		-M q35,isa-serial=off
 		-M microvm,vmport=off
 		-M q35 -m foo

@@ -122,6 +122,7 @@ static struct acpi_config full(unsigned n_vcpus)
 		.i8042 = true,
 		.vga = true,
 		.pvpanic = true,
+		.hpet = true,
 	};
 
 	for (unsigned i = 0; i < n_vcpus; i++)

@@ -86,7 +86,16 @@ static void test_spurious(void **state)
 {
 	pic_set(pic, 3, true);
 	pic_set(pic, 3, false);
+	assert_int_equal(pic_acknowledge(pic), 0x33);
+	pic_write(pic, 0, 0, 0x20);
+	pic_write_elcr(pic, 0, 8);
+	pic_set(pic, 3, true);
+	pic_set(pic, 3, false);
 	assert_int_equal(pic_acknowledge(pic), 0x37);
+	pic_write_elcr(pic, 1, 4);
+	pic_set(pic, 10, true);
+	pic_set(pic, 10, false);
+	assert_false(pic_output(pic));
 	pic_write(pic, 0, 0, 0x0b);
 	assert_int_equal(pic_read(pic, 0, 0), 0);
 }
