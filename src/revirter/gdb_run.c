@@ -286,9 +286,11 @@ bool gdb_vcont(struct gdb_stub *gdb, const char *text)
 void gdb_clean(struct gdb_stub *gdb)
 {
 	const bool running = vm_is_running(gdb->vm);
+	/* As it runs for this gdb, vCPUs may be held. */
+	const bool ours = gdb->waiting || gdb->target.n_breakpoints;
 
 	gdb->waiting = false;
-	if (running && gdb->target.n_breakpoints)
+	if (running && ours)
 		vm_pause(gdb->vm, VM_PAUSED);
 	if (!vm_is_running(gdb->vm)) {
 		gdb_break_remove_all(&gdb->target);
