@@ -129,6 +129,8 @@ static bool cmd_write_registers(struct gdb_stub *gdb, const char *args)
 		args += len;
 		left -= len;
 	}
+	if (state->n_msrs > 1)
+		state->groups &= ~HAV_STATE_MSRS;
 	return !left && put_registers(gdb, state) && ok(gdb);
 }
 

@@ -63,6 +63,18 @@ teardown() {
 	grep -q '"RESUME"' qmp.out
 }
 
+@test "registers of all kinds can be set, and memory" {
+	tiny
+	await_guest
+	echo "some text" >text
+	debug "set \$xmm3.v4_int32[1] = 7" "p \$xmm3.v4_int32" "set \$mxcsr = 0x1f00" "p \$mxcsr" "set \$fctrl = 0x27f" \
+		"p/x \$fctrl" "set \$k_gs_base = 0x1000" "p/x \$k_gs_base" "set \$fs_base = 0x55" "p \$fs_base" \
+		"set \$cr4 = \$cr4 | 0x200" "p \$cr4" "restore text binary 0x300000" "x/s 0x300000" \
+		"maint packet Qqemu.PhyMemMode:1" "x/s 0x300000" "set {int}$(address leave) = 1" "detach"
+	said "{0, 7, 0, 0}" "DM" "0x27f" "0x1000" "85" "OSFXSR" "some text" "some text" "detached]"
+	ended 3
+}
+
 @test "gdb goes away without a word: the machine stands, unharmed, and the next gdb finds it" {
 	tiny -S
 	await_socket
