@@ -236,6 +236,63 @@ static void interrupts_without_controllers(void **unused)
 	stop(&g);
 }
 
+/* mov ecx, 0x1b; rdmsr; out 0x10, eax; mov ecx, 0x802; rdmsr; mov ecx, 0x6e0; wrmsr; hlt */
+static const uint8_t msr_code[] = {
+	0x66, 0xb9, 0x1b, 0x00, 0x00, 0x00, 0x0f, 0x32, 0x66, 0xe7, 0x10, 0x66, 0xb9, 0x02,
+	0x08, 0x00, 0x00, 0x0f, 0x32, 0x66, 0xb9, 0xe0, 0x06, 0x00, 0x00, 0x0f, 0x30, 0xf4,
+};
+#define GP_VECTOR 13
+
+static void expect_msr(struct guest *g, uint32_t index, bool write)
+{
+	assert_int_equal(run(g), HAV_EXIT_MSR);
+	assert_int_equal(g->exit.msr.index, index);
+	assert_int_equal(g->exit.msr.write, write);
+}
+
+static void msrs_of_local_apics(void **unused)
+{
+	struct guest g = {};
+
+	start(&g, HAV_IRQCHIP_NONE, msr_code, sizeof(msr_code));
+	add_handler(&g);
+	memcpy(g.memory + GP_VECTOR * 4, g.memory + VECTOR * 4, 4);
+	if (!hav_capability(g.hav, HAV_CAP_APIC_MSR_EXITS)) {
+		stop(&g);
+		return;
+	}
+	expect_msr(&g, 0x1b, false);
+	*g.exit.msr.value = 0xfee00d00;
+	assert_int_equal(run(&g), HAV_EXIT_IO);
+	assert_int_equal(g.exit.io.data[1], 0x0d);
+	expect_msr(&g, 0x802, false);
+	*g.exit.msr.value = 0;
+	if (hav_capability(g.hav, HAV_CAP_TSC_DEADLINE_EXITS)) {
+		expect_msr(&g, 0x6e0, true);
+		*g.exit.msr.fault = true;
+		assert_int_equal(run(&g), HAV_EXIT_IO);
+		assert_int_equal(g.exit.io.size, 1);
+	}
+	stop(&g);
+}
+
+static void time_stamps_and_task_priority(void **unused)
+{
+	struct guest g = {};
+	uint64_t tsc;
+
+	start(&g, HAV_IRQCHIP_NONE, out_and_halt, sizeof(out_and_halt));
+	tsc = hav_vcpu_tsc(g.vcpu);
+	assert_in_range(hav_vcpu_tsc_khz(g.vcpu), 100000, 10000000);
+	assert_true(hav_vcpu_tsc(g.vcpu) > tsc);
+	assert_int_equal(hav_vcpu_get_cr8(g.vcpu), 0);
+	hav_vcpu_set_cr8(g.vcpu, 5);
+	assert_int_equal(run(&g), HAV_EXIT_IO);
+	assert_int_equal(hav_vcpu_get_cr8(g.vcpu), 5);
+	assert_false(hav_vcpu_interruptible(g.vcpu));
+	stop(&g);
+}
+
 static void messages_by_call_and_by_eventfd(void **unused)
 {
 	const struct hav_msi msi = { 0xfee00000, VECTOR };
@@ -320,6 +377,8 @@ int main(int argc, char *argv[])
 		cmocka_unit_test(doorbells_match),
 		cmocka_unit_test(writes_are_kept_back),
 		cmocka_unit_test(interrupts_without_controllers),
+		cmocka_unit_test(msrs_of_local_apics),
+		cmocka_unit_test(time_stamps_and_task_priority),
 		cmocka_unit_test(messages_by_call_and_by_eventfd),
 		cmocka_unit_test(memory_may_be_read_only_or_logged),
 		cmocka_unit_test(calibration_is_plausible),
