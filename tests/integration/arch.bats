@@ -18,12 +18,13 @@ oracle() {
 	fi
 }
 
-# arch NAME [OPTION…]: runs a guest of cases.
+# arch NAME [OPTION…]: runs a guest of cases, with $arch_params.
+arch_params=
 arch() {
 	local name=$1
 
 	shift
-	guest "arch-$name" "oracle=$(oracle)" -no-reboot "$@"
+	guest "arch-$name" "oracle=$(oracle) $arch_params" -no-reboot "$@"
 	passed
 }
 
@@ -37,4 +38,49 @@ arch() {
 
 @test "real mode: segments, interrupts, big segments" {
 	arch real
+}
+
+@test "paging: every bit, every error code, look-aside buffers" {
+	arch paging
+}
+
+@test "exceptions: each vector, restart, double faults" {
+	arch faults
+}
+
+@test "debugging: single step, breakpoint registers, interrupt shadow" {
+	arch debug
+}
+
+@test "self-modifying code" {
+	arch smc
+}
+
+@test "instructions of programs: integers, strings, extensions, what is undefined" {
+	arch user
+}
+
+@test "x87, MMX, SSE, AES, SHA, FXSAVE, XSAVE" {
+	arch fpu
+}
+
+@test "two processors: LOCK, memory order, code changed by the other" {
+	arch_params="cpus=2"
+	arch smp -smp 2
+}
+
+@test "four processors" {
+	arch_params="cpus=4 rounds=2000"
+	arch smp -smp 4
+}
+
+@test "triple faults end the machine, or reset it" {
+	local name
+
+	for name in no_idt no_gates no_stack no_pages; do
+		guest arch-triple "case=$name" -no-reboot
+		[ "$status" = 0 ]
+		[[ $output == *faulting* ]]
+		[[ $output != *"not ok"* && $output != *PASS* && $output != *FAIL* ]]
+	done
 }
