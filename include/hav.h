@@ -84,7 +84,7 @@ struct hav_speed {
 	double exit_ns;  /* one port write to user space and back, nanoseconds */
 	bool full_speed; /* stock guests run as on hardware: loop_ns is at most HAV_FULL_SPEED_NS */
 };
-#define HAV_FULL_SPEED_NS 50.0
+#define HAV_FULL_SPEED_NS 10.0
 /*
  * Times a short loop of kernel-mode guest code in a VM of its own, taking at most some 10 ms. CPU
  * flags do not tell: a /dev/kvm may exist, and emulate every kernel instruction.

@@ -80,5 +80,6 @@ struct hav_vcpu {
 };
 
 extern const struct hav_backend hav_backend_kvm;
+extern const struct hav_backend hav_backend_soft;
 
 #endif

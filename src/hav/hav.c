@@ -15,6 +15,7 @@
 /* In the order hav_open(NULL) tries them. */
 static const struct hav_backend *const backends[] = {
 	&hav_backend_kvm,
+	&hav_backend_soft,
 };
 
 EXPORT const char *hav_error_message(const struct error *err)
@@ -46,7 +47,7 @@ static int open_named(struct hav **hav, const char *name, struct error **err)
 	for (size_t i = 0; i < ARRAY_SIZE(backends); i++)
 		if (strcmp(backends[i]->name, name) == 0)
 			return backends[i]->open(hav, err);
-	error_set(err, "no backend '%s'; there are: kvm", name);
+	error_set(err, "no backend '%s'; there are: kvm, soft", name);
 	return -1;
 }
 

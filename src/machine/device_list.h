@@ -15,7 +15,8 @@ extern const struct device_class pc_testdev_class;     /* "pc-testdev" */
 extern const struct device_class pcie_root_port_class; /* "pcie-root-port" */
 extern const struct device_class pvpanic_class;        /* "pvpanic" */
 
-/* Soldered on. irqchip: before any device that interrupts, where the backend lacks it. RTC: after memory and the number of vCPUs are known; its properties are -rtc's. */
+/* Soldered on. irqchip: before any device that interrupts, where the backend lacks it. RTC: after
+ * memory and the number of vCPUs are known; its properties are -rtc's. */
 extern const struct device_class i8042_class; /* "i8042": not on microvm, nor with i8042=off */
 extern const struct device_class mc146818rtc_class; /* "mc146818rtc" */
 extern const struct device_class acpi_pm_class;     /* "acpi-pm" */

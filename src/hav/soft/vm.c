@@ -1,0 +1,236 @@
+/*
+ * Software backend: guest memory and who holds code of it.
+ *
+ * Slots are published as immutable lists, so that vCPUs look them up without a lock.
+ *
+ * A page's code generation is odd while a vCPU may hold decoded code of it. Then no TLB lets a
+ * write to it through, and each write, once it is in memory, makes the generation even, and what
+ * was decoded is void. The delicate moment is when a page becomes a code page: another vCPU may
+ * already have looked into its TLB and be about to store. So it is asked to forget which pages it
+ * may write, and waited for; it answers between two instructions. Only then is the page read.
+ * (Without that wait a vCPU could keep an old instruction for ever.)
+ */
+#include "hav/soft/soft.h"
+
+#include "base/error.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <sched.h>
+
+const struct soft_slot *soft_slot(struct soft_vm *vm, uint64_t gpa)
+{
+	const struct soft_slots *slots = atomic_load_explicit(&vm->slots, memory_order_acquire);
+
+	for (unsigned i = 0; i < slots->n; i++)
+		if (gpa - slots->at[i].gpa < slots->at[i].size)
+			return &slots->at[i];
+	return NULL;
+}
+
+uint8_t *soft_host(struct soft_vm *vm, uint64_t gpa, uint64_t size)
+{
+	const struct soft_slot *slot = soft_slot(vm, gpa);
+
+	if (!slot || slot->size - (gpa - slot->gpa) < size)
+		return NULL;
+	return slot->host + (gpa - slot->gpa);
+}
+
+static void attend_writes(struct soft_vcpu *cpu)
+{
+	if (atomic_load(&cpu->attention) & ATTENTION_FLUSH_WRITES) {
+		soft_tlb_flush_writes(cpu);
+		atomic_fetch_and(&cpu->attention, ~(unsigned)ATTENTION_FLUSH_WRITES);
+	}
+}
+
+void soft_attend(struct soft_vcpu *cpu)
+{
+	attend_writes(cpu);
+	if (atomic_load(&cpu->attention) & ATTENTION_FLUSH_ALL) {
+		soft_tlb_flush(cpu, true);
+		soft_code_flush(cpu);
+		atomic_fetch_and(&cpu->attention, ~(unsigned)ATTENTION_FLUSH_ALL);
+	}
+}
+
+/* Until every other vCPU that is in the guest has done what was asked. */
+static void await_others(struct soft_vcpu *cpu, struct soft_vm *vm, unsigned asked)
+{
+	unsigned n = atomic_load(&vm->n_vcpus);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct soft_vcpu *other = atomic_load(&vm->vcpus[i]);
+
+		for (unsigned spins = 0; other && other != cpu && atomic_load(&other->in_guest) &&
+					 (atomic_load(&other->attention) & asked);
+		     spins++) {
+			if (cpu)
+				attend_writes(cpu);
+			if (spins > 100)
+				sched_yield();
+		}
+	}
+}
+
+static void ask_others(struct soft_vcpu *cpu, struct soft_vm *vm, unsigned what)
+{
+	unsigned n = atomic_load(&vm->n_vcpus);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct soft_vcpu *other = atomic_load(&vm->vcpus[i]);
+
+		if (other && other != cpu)
+			atomic_fetch_or(&other->attention, what);
+	}
+}
+
+/* #syscalls:vcpu sched_yield */
+uint32_t soft_code_begin(struct soft_vcpu *cpu, _Atomic uint32_t *code)
+{
+	uint32_t now = atomic_load(code);
+
+	if (now & 1)
+		return now;
+	while (atomic_flag_test_and_set(&cpu->vm->code_lock)) {
+		attend_writes(cpu);
+		sched_yield();
+	}
+	now = atomic_load(code);
+	if (!(now & 1)) {
+		now = atomic_fetch_add(code, 1) + 1;
+		soft_tlb_flush_writes(cpu);
+		ask_others(cpu, cpu->vm, ATTENTION_FLUSH_WRITES);
+		await_others(cpu, cpu->vm, ATTENTION_FLUSH_WRITES);
+	}
+	atomic_flag_clear(&cpu->vm->code_lock);
+	return now;
+}
+
+/* --- Calls of the API ---- */
+
+int soft_vm_create(struct hav *hav, const struct hav_vm_config *config, struct hav_vm **out,
+		   struct error **err)
+{
+	struct soft_vm *vm;
+
+	if (config->irqchip != HAV_IRQCHIP_NONE) {
+		error_set(err, "the software backend has no interrupt controllers of its own: "
+			       "use HAV_IRQCHIP_NONE");
+		return -1;
+	}
+	vm = xcalloc(1, sizeof(*vm));
+	vm->vm.ops = hav->ops;
+	vm->vm.config = *config;
+	vm->tsc_khz = container_of(hav, struct soft_hav, hav)->tsc_khz;
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->split_lock, NULL);
+	atomic_init(&vm->slots, xcalloc(1, sizeof(struct soft_slots)));
+	if (soft_stubs_create(&vm->stubs, err) < 0) {
+		soft_vm_destroy(&vm->vm);
+		return -1;
+	}
+	*out = &vm->vm;
+	return 0;
+}
+
+void soft_vm_destroy(struct hav_vm *hvm)
+{
+	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
+	struct soft_slots *slots = atomic_load(&vm->slots), *older;
+
+	for (unsigned i = 0; i < slots->n; i++)
+		free((void *)slots->at[i].code);
+	for (; slots; slots = older) {
+		older = slots->older;
+		free(slots);
+	}
+	soft_stubs_destroy(&vm->stubs);
+	pthread_mutex_destroy(&vm->lock);
+	pthread_mutex_destroy(&vm->split_lock);
+	free(vm);
+}
+
+/* Makes a new list current; vCPUs forget their translations before this returns. */
+static void publish(struct soft_vm *vm, struct soft_slots *slots)
+{
+	slots->older = atomic_load(&vm->slots);
+	atomic_store(&vm->slots, slots);
+	ask_others(NULL, vm, ATTENTION_FLUSH_ALL);
+	await_others(NULL, vm, ATTENTION_FLUSH_ALL);
+}
+
+static struct soft_slots *copy_slots(struct soft_vm *vm)
+{
+	struct soft_slots *slots = xcalloc(1, sizeof(*slots));
+
+	*slots = *atomic_load(&vm->slots);
+	return slots;
+}
+
+int soft_vm_map(struct hav_vm *hvm, uint64_t gpa, void *host, uint64_t size, unsigned flags,
+		struct error **err)
+{
+	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
+	struct soft_slots *slots;
+	int r = -1;
+
+	if (flags & HAV_MAP_DIRTY_LOG) {
+		error_set(err, "the software backend has no dirty log");
+		errno = ENOTSUP;
+		return -1;
+	}
+	pthread_mutex_lock(&vm->lock);
+	slots = copy_slots(vm);
+	if (slots->n == SOFT_MAX_SLOTS) {
+		error_set(err, "no room for another mapping; there may be %d", SOFT_MAX_SLOTS);
+		errno = ENOSPC;
+		goto out;
+	}
+	for (unsigned i = 0; i < slots->n; i++)
+		if (gpa < slots->at[i].gpa + slots->at[i].size && slots->at[i].gpa < gpa + size) {
+			error_set(err, "the mapping at 0x%llx overlaps the one at 0x%llx",
+				  (unsigned long long)gpa, (unsigned long long)slots->at[i].gpa);
+			errno = EEXIST;
+			goto out;
+		}
+	slots->at[slots->n++] = (struct soft_slot){
+		.gpa = gpa,
+		.size = size,
+		.host = host,
+		.writable = flags & HAV_MAP_WRITE,
+		.code = xcalloc(size / SOFT_PAGE, sizeof(_Atomic uint32_t)),
+	};
+	publish(vm, slots);
+	slots = NULL;
+	r = 0;
+out:
+	pthread_mutex_unlock(&vm->lock);
+	free(slots);
+	return r;
+}
+
+int soft_vm_unmap(struct hav_vm *hvm, uint64_t gpa, struct error **err)
+{
+	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
+	struct soft_slots *slots;
+
+	pthread_mutex_lock(&vm->lock);
+	slots = copy_slots(vm);
+	for (unsigned i = 0; i < slots->n; i++)
+		if (slots->at[i].gpa == gpa) {
+			_Atomic uint32_t *code = slots->at[i].code;
+
+			slots->at[i] = slots->at[--slots->n];
+			publish(vm, slots);
+			free((void *)code);
+			pthread_mutex_unlock(&vm->lock);
+			return 0;
+		}
+	pthread_mutex_unlock(&vm->lock);
+	free(slots);
+	error_set(err, "no mapping begins at 0x%llx", (unsigned long long)gpa);
+	errno = ENOENT;
+	return -1;
+}
