@@ -1,11 +1,14 @@
 /*
  * The guest's clock: see vclock.h.
  *
- * One thread sleeps until the earliest deadline, on a futex, whose word counts the reasons to look
- * again. It says until when it sleeps; who sets an earlier deadline than that wakes it. While it
- * looks through the alarms it says "for ever", so that none that is set meanwhile is missed: the
- * word has changed before the thread sleeps on it. An alarm that is moved to a later time costs
+ * One thread waits on a timerfd for the earliest deadline. Who sets an earlier one moves the
+ * timerfd, which is one system call and wakes nobody; an alarm that is moved to a later time costs
  * nothing now, and a look that finds nothing due then.
+ *
+ * `earliest` is what the timerfd is set to, or about to be. It only ever gets smaller, but for the
+ * thread, which begins each look through the alarms with "never": what is set after that is seen by
+ * the look or moves the timerfd. Two who move it at once may do so in the wrong order, so each
+ * looks at `earliest` again afterwards.
  */
 #include "machine/vclock.h"
 
@@ -14,12 +17,10 @@
 #include "base/util.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 
 #define NS    UINT64_C(1000000000)
@@ -38,8 +39,8 @@ struct vclock {
 	 * not, the time itself. One word, so that no reader sees half a change. */
 	_Atomic uint64_t state;
 	struct vclock_alarm *alarms;
-	_Atomic uint64_t sleeps_until; /* on the guest's clock */
-	_Atomic uint32_t changes;      /* the futex */
+	_Atomic uint64_t earliest; /* on the guest's clock */
+	int fd;
 	_Atomic bool quit;
 	bool has_thread;
 	pthread_t thread;
@@ -62,11 +63,37 @@ uint64_t vclock_to_host(const struct vclock *clock, uint64_t deadline)
 	return host;
 }
 
-/* #syscalls futex */
-static void wake(struct vclock *clock)
+/*
+ * VCLOCK_NEVER disarms; what has passed, 0 too, is at once.
+ * #syscalls timerfd_settime
+ */
+static void set_timer(struct vclock *clock, uint64_t host)
 {
-	atomic_fetch_add(&clock->changes, 1);
-	syscall(SYS_futex, &clock->changes, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	struct itimerspec when = { .it_value = { host / NS, host % NS } };
+
+	if (host == 0)
+		when.it_value.tv_nsec = 1;
+	else if (host == VCLOCK_NEVER)
+		when = (struct itimerspec){};
+	timerfd_settime(clock->fd, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+#define AT_ONCE 0
+
+/* The thread is to look at the alarms at that time, or sooner. AT_ONCE: also a clock at rest. */
+static void look_at(struct vclock *clock, uint64_t deadline)
+{
+	uint64_t earliest = clock->earliest;
+
+	do {
+		if (deadline >= earliest)
+			return;
+	} while (!atomic_compare_exchange_weak(&clock->earliest, &earliest, deadline));
+	do {
+		earliest = deadline;
+		set_timer(clock, deadline == AT_ONCE ? 0 : vclock_to_host(clock, deadline));
+		deadline = clock->earliest;
+	} while (deadline < earliest);
 }
 
 void vclock_stop(struct vclock *clock)
@@ -81,7 +108,7 @@ void vclock_go(struct vclock *clock)
 	if (state & GOING)
 		return;
 	clock->state = (now_ns() - state / 2) * 2 | GOING;
-	wake(clock);
+	look_at(clock, AT_ONCE);
 }
 
 /* --- Alarms ---- */
@@ -102,8 +129,7 @@ struct vclock_alarm *vclock_alarm_new(struct vclock *clock, void (*fn)(void *opa
 void vclock_alarm_set(struct vclock_alarm *alarm, uint64_t deadline)
 {
 	alarm->deadline = deadline;
-	if (deadline < alarm->clock->sleeps_until)
-		wake(alarm->clock);
+	look_at(alarm->clock, deadline);
 }
 
 /* Returns the earliest deadline that is left. */
@@ -124,33 +150,20 @@ static uint64_t run_alarms(struct vclock *clock)
 	return earliest;
 }
 
-/* A signal or a deadline that has passed only mean another look. */
-static void sleep_until(struct vclock *clock, uint64_t deadline, uint32_t changes)
-{
-	uint64_t host = vclock_to_host(clock, deadline);
-	struct timespec ts = { host / NS, host % NS };
-
-	syscall(SYS_futex, &clock->changes, FUTEX_WAIT_BITSET_PRIVATE, changes,
-		host == VCLOCK_NEVER ? NULL : &ts, NULL, FUTEX_BITSET_MATCH_ANY);
-}
-
+/* #syscalls:io read */
 static void *alarm_thread(void *opaque)
 {
 	struct vclock *clock = opaque;
+	uint64_t expirations;
 
-	/* Timers as exact as the host has them; the default is 50 us late. */
-	prctl(PR_SET_TIMERSLACK, 1);
 	if (clock->enter)
 		clock->enter();
 	while (!clock->quit) {
-		uint32_t changes = clock->changes;
-		uint64_t earliest = VCLOCK_NEVER;
-
-		clock->sleeps_until = VCLOCK_NEVER;
+		clock->earliest = VCLOCK_NEVER;
 		if (clock->state & GOING)
-			earliest = run_alarms(clock);
-		clock->sleeps_until = earliest;
-		sleep_until(clock, earliest, changes);
+			look_at(clock, run_alarms(clock));
+		if (read(clock->fd, &expirations, sizeof(expirations)) < 0 && errno != EINTR)
+			break;
 	}
 	return NULL;
 }
@@ -176,11 +189,17 @@ int vclock_start_thread(struct vclock *clock, void (*enter)(void), struct error 
 
 /* --- Life ---- */
 
-struct vclock *vclock_new(void)
+struct vclock *vclock_new(struct error **err)
 {
 	struct vclock *clock = xcalloc(1, sizeof(*clock));
 
-	clock->sleeps_until = VCLOCK_NEVER;
+	clock->earliest = VCLOCK_NEVER;
+	clock->fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (clock->fd < 0) {
+		error_set_errno(err, errno, "cannot make a timer");
+		free(clock);
+		return NULL;
+	}
 	return clock;
 }
 
@@ -189,7 +208,7 @@ void vclock_end_thread(struct vclock *clock)
 	if (!clock || !clock->has_thread)
 		return;
 	clock->quit = true;
-	wake(clock);
+	look_at(clock, AT_ONCE);
 	pthread_join(clock->thread, NULL);
 	clock->has_thread = false;
 }
@@ -199,6 +218,7 @@ void vclock_free(struct vclock *clock)
 	if (!clock)
 		return;
 	vclock_end_thread(clock);
+	close(clock->fd);
 	while (clock->alarms) {
 		struct vclock_alarm *next = clock->alarms->next;
 

@@ -3,7 +3,7 @@
  *
  * It is CLOCK_MONOTONIC less all the time the machine stood still; it begins at rest. Alarms are
  * made before the thread starts, and set by any thread, as often as wanted: there is no lock, and a
- * system call only where the thread sleeps past the new deadline.
+ * system call only where the new deadline is the earliest.
  */
 #ifndef REVIRT_MACHINE_VCLOCK_H
 #define REVIRT_MACHINE_VCLOCK_H
@@ -16,7 +16,7 @@ struct vclock;
 
 #define VCLOCK_NEVER UINT64_MAX
 
-struct vclock *vclock_new(void);
+struct vclock *vclock_new(struct error **err);
 void vclock_free(struct vclock *clock); /* NULL is fine */
 
 /* enter runs first in the thread (it enters the thread's seccomp filter). */

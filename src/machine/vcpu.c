@@ -219,6 +219,7 @@ static void *vcpu_thread(void *opaque)
 	struct vcpu_set *set = vcpu->machine->vcpu_set;
 
 	vcpu->tid = gettid();
+	vcpu_irq_thread(vcpu);
 	set->enter();
 	if (vcpu->id == 0 && park(vcpu) && set->first_entry)
 		set->first_entry(set->first_entry_opaque);

@@ -23,6 +23,7 @@
 #include "x86/registers.h"
 
 #include <linux/futex.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -131,6 +132,13 @@ int vcpus_make_lapics(struct machine *machine, struct error **err)
 	return 0;
 }
 
+/* A thread that sleeps for its guest wakes when it should; the default is up to 50 us late. */
+void vcpu_irq_thread(struct vcpu *vcpu)
+{
+	if (vcpu->irq.lapic)
+		prctl(PR_SET_TIMERSLACK, 1);
+}
+
 void vcpu_irq_reset(struct vcpu *vcpu)
 {
 	struct vcpu_irq *q = &vcpu->irq;
@@ -159,6 +167,12 @@ static int take_init(struct vcpu *vcpu, struct error **err)
 	uint64_t cr0, apic_base;
 
 	atomic_fetch_and(&vcpu->irq.lapic->events, ~(LAPIC_INIT | LAPIC_NMI | LAPIC_EXTINT));
+	/* The bootstrap processor would go on in firmware, which would start the machine anew. */
+	if (vcpu->id == 0) {
+		vcpu->irq.halted = true;
+		machine_reset_request(vcpu->machine, CAUSE_GUEST_RESET);
+		return 0;
+	}
 	if (hav_vcpu_get_state(vcpu->hav, HAV_STATE_SREGS, state, err) < 0)
 		return -1;
 	cr0 = state->sregs.cr0;
@@ -168,7 +182,7 @@ static int take_init(struct vcpu *vcpu, struct error **err)
 	state->sregs.apic_base = apic_base;
 	lapic_init(vcpu->irq.lapic);
 	vcpu->irq.halted = false;
-	vcpu->irq.waits_for_sipi = vcpu->id != 0;
+	vcpu->irq.waits_for_sipi = true;
 	return hav_vcpu_set_state(vcpu->hav, INIT_GROUPS, state, err);
 }
 

@@ -32,6 +32,8 @@ struct vcpu_irq {
 
 /* After the vCPUs are made. */
 int vcpus_make_lapics(struct machine *machine, struct error **err);
+/* Once, on the vCPU's thread, before it is locked in. */
+void vcpu_irq_thread(struct vcpu *vcpu);
 void vcpu_irq_reset(struct vcpu *vcpu);
 
 /* On the vCPU's thread. 1: run the guest; 0: look what is wanted of the thread; -1: an error. */

@@ -73,8 +73,8 @@ static int choose_irqchip(struct machine *machine, const struct description *des
 	if (!desc->machine.irqchip_given && !hav_capability(machine->hav, HAV_CAP_IRQCHIP_KERNEL))
 		machine->irqchip = HAV_IRQCHIP_NONE;
 	if (machine->irqchip != HAV_IRQCHIP_KERNEL) {
-		machine->clock = vclock_new();
-		return 0;
+		machine->clock = vclock_new(err);
+		return machine->clock ? 0 : -1;
 	}
 	if (!desc->machine.hpet || !desc->machine.hpet_given)
 		return 0;

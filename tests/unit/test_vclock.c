@@ -40,7 +40,7 @@ static void test_stopping(void **state)
 {
 	uint64_t t;
 
-	guest_clock = vclock_new();
+	guest_clock = vclock_new(NULL);
 	assert_int_equal(vclock_now(guest_clock), 0);
 	assert_true(vclock_to_host(guest_clock, 5) == VCLOCK_NEVER);
 	vclock_go(guest_clock);
@@ -61,7 +61,7 @@ static void test_stopping(void **state)
 
 static void test_alarms(void **state)
 {
-	guest_clock = vclock_new();
+	guest_clock = vclock_new(NULL);
 	alarm_1 = vclock_alarm_new(guest_clock, on_alarm_1, NULL);
 	alarm_2 = vclock_alarm_new(guest_clock, on_alarm_2, NULL);
 	assert_int_equal(vclock_start_thread(guest_clock, NULL, NULL), 0);
