@@ -176,7 +176,7 @@ static void detected(const struct state *s)
 HIT(exec, U64, "nop;" HERE "movl $1, %eax", exec_at_1, );
 MISS(exec_rf, U64, "nop; nop; nop", exec_at_1_rf);
 MISS(exec_inside, U64, "nop; movl $1, %eax", exec_inside);
-HIT(io, U64, "outb %al, $0x80;" HERE "nop", io_at_80, );
+HIT(io, U64, "outb %al, $0x80;" HERE "nop", io_at_80, .wrong_on = TESTBED | PVM);
 MISS(io_other, U64, "outb %al, $0x81", io_at_80);
 CASE(general_detect, K64, "nop;" HERE "movq %dr0, %rax", .v = DB, .setup = general_detect,
      .check = detected, .wrong_on = ANY_TCG);

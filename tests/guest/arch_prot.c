@@ -203,6 +203,33 @@ PROT(call_gate_16, Q32,
      "movl %esp, %eax",
      .rax = STACK_AT + 0x8000 - 10, .any_rip = true, .v = UD);
 
+/* The inner stack's selector is the TSS's fault; ring 1, so that the handler has a sound stack. */
+static void ring_1(struct state *s, uint16_t ss1)
+{
+	segments(s);
+	set_free(20, descriptor(0, 0xfffff, 0xbb, 0xc)); /* 160: code, DPL 1 */
+	set_free(21, gate32(CODE_AT, 0x161, 0xc, 3, 0)); /* 168: a gate to it */
+	set_free(22, descriptor(0, 0xfffff, 0x33, 0xc)); /* 170: data, DPL 1, not present */
+	tss32.ss1 = ss1;
+	tss32.esp1 = STACK_AT + 0x8000;
+}
+static void stack_rpl(struct state *s)
+{
+	ring_1(s, DS3);
+}
+static void stack_null(struct state *s)
+{
+	ring_1(s, 0);
+}
+static void stack_np(struct state *s)
+{
+	ring_1(s, 0x171);
+}
+CASE(ts_stack_rpl, Q32, "lcall $0x16b, $0", .v = TS, .e = 0x20, .setup = stack_rpl);
+CASE(ts_stack_null, Q32, "lcall $0x16b, $0", .v = TS, .setup = stack_null);
+CASE(ts_stack_np, Q32, "lcall $0x16b, $0", .v = SS, .e = 0x170, .setup = stack_np,
+     .wrong_on = ANY_TCG);
+
 /* --- Task switches ---- */
 
 static struct tss32 other;

@@ -44,6 +44,10 @@ arch() {
 	arch paging
 }
 
+@test "paging in legacy mode: two levels, PAE, big pages" {
+	arch paging32
+}
+
 @test "exceptions: each vector, restart, double faults" {
 	arch faults
 }
@@ -70,6 +74,7 @@ arch() {
 }
 
 @test "four processors" {
+	[ "$(oracle)" != testbed ] || skip "spinning on the testbed's two processors takes minutes"
 	arch_params="cpus=4 rounds=2000"
 	arch smp -smp 4
 }
