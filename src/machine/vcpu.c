@@ -235,6 +235,7 @@ static void nothing(void *opaque)
 int vcpus_start(struct machine *machine, void (*enter)(void), void (*first_entry)(void *opaque),
 		void *opaque, struct error **err)
 {
+	static const int own[] = { SIGUSR1, SIGFPE, SIGSEGV, SIGILL, SIGBUS };
 	struct vcpu_set *set = machine->vcpu_set;
 	sigset_t all, old;
 	int r = 0;
@@ -242,9 +243,11 @@ int vcpus_start(struct machine *machine, void (*enter)(void), void (*first_entry
 	set->enter = enter;
 	set->first_entry = first_entry;
 	set->first_entry_opaque = opaque;
-	/* Signals are the main loop's business, the kick excepted. */
+	/* Signals are the main loop's business, except for the kick and those that an instruction
+	 * causes: a backend may run the guest's on this very thread. */
 	sigfillset(&all);
-	sigdelset(&all, SIGUSR1);
+	for (size_t i = 0; i < ARRAY_SIZE(own); i++)
+		sigdelset(&all, own[i]);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	for (unsigned i = 0; i < machine->n_vcpus && r == 0; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];

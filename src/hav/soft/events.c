@@ -96,10 +96,11 @@ static enum soft_result check_gate(struct soft_vcpu *cpu, uint8_t vector, unsign
 		if (!wide)
 			break;
 		/* fall through */
-	default:
-		if (gate->type == GATE_TASK && !wide)
-			LOG_ONCE("soft: the guest uses a task gate, which does not exist here");
-		return soft_raise_error(cpu, EXC_GP, error);
+	case GATE_TASK:
+		if (!wide)
+			break;
+		/* fall through */
+	default: return soft_raise_error(cpu, EXC_GP, error);
 	}
 	if (kind == EVENT_SOFTWARE && gate->dpl < cpu->cpl)
 		return soft_raise_error(cpu, EXC_GP, error);
@@ -137,6 +138,22 @@ static enum soft_result push_frame(struct soft_vcpu *cpu, struct soft_stack *sta
 	return r;
 }
 
+/* Through a task gate; the error code goes onto the new task's stack. */
+static enum soft_result deliver_task(struct soft_vcpu *cpu, const struct gate *gate, bool has_error,
+				     uint32_t error)
+{
+	struct soft_stack stack;
+	enum soft_result r = soft_task_switch(cpu, gate->selector, TASK_INTERRUPT, cpu->rip);
+
+	if (r || !has_error)
+		return r;
+	soft_stack_here(cpu, &stack);
+	r = soft_stack_push(cpu, &stack, error, cpu->tr.attr & 8 ? 4 : 2);
+	if (!r)
+		soft_stack_commit(cpu, &stack);
+	return r;
+}
+
 static enum soft_result deliver_protected(struct soft_vcpu *cpu, uint8_t vector, unsigned kind,
 					  bool has_error, uint32_t error)
 {
@@ -152,6 +169,8 @@ static enum soft_result deliver_protected(struct soft_vcpu *cpu, uint8_t vector,
 	r = read_gate(cpu, vector, external, &gate);
 	if (!r)
 		r = check_gate(cpu, vector, kind, external, &gate);
+	if (!r && gate.type == GATE_TASK)
+		return deliver_task(cpu, &gate, has_error, error);
 	if (!r)
 		r = soft_gate_target(cpu, gate.selector, external, &d);
 	if (r)
@@ -180,6 +199,8 @@ static enum soft_result deliver_protected(struct soft_vcpu *cpu, uint8_t vector,
 		return soft_raise_error(cpu, EXC_GP, external);
 	flags |= pushes_rf(vector, kind, cpu) ? RFLAGS_RF : 0;
 	r = push_frame(cpu, &stack, size, wide || inner, flags, has_error, error);
+	if (r == SOFT_FAULT && cpu->fault.vector == EXC_SS)
+		cpu->fault.error |= external;
 	if (!r)
 		r = soft_mark_accessed(cpu, &d);
 	if (r)

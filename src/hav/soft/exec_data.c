@@ -58,6 +58,12 @@ static enum soft_result mov_from_segment(struct soft_vcpu *cpu, const struct sof
 	return SOFT_DONE;
 }
 
+/* With SS, traps too, as RSP is still to come. */
+static void hold_traps(struct soft_vcpu *cpu)
+{
+	cpu->ss_loaded = true;
+}
+
 static void hold_interrupts(struct soft_vcpu *cpu)
 {
 	cpu->shadow_next = true;
@@ -77,8 +83,10 @@ static enum soft_result mov_to_segment(struct soft_vcpu *cpu, const struct soft_
 		r = soft_get(cpu, insn, &insn->op[1], &selector);
 	if (!r)
 		r = soft_load_segment(cpu, insn->op[0].reg, selector);
-	if (!r && insn->op[0].reg == SS)
+	if (!r && insn->op[0].reg == SS) {
 		hold_interrupts(cpu);
+		hold_traps(cpu);
+	}
 	return r;
 }
 
@@ -174,8 +182,10 @@ static enum soft_result pop_segment(struct soft_vcpu *cpu, const struct soft_ins
 	if (r)
 		return r;
 	soft_stack_commit(cpu, &stack);
-	if (insn->op[0].reg == SS)
+	if (insn->op[0].reg == SS) {
 		hold_interrupts(cpu);
+		hold_traps(cpu);
+	}
 	return SOFT_DONE;
 }
 

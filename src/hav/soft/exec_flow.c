@@ -199,6 +199,7 @@ static enum soft_result software(struct soft_vcpu *cpu, uint8_t vector, unsigned
 	cpu->rip = cpu->next_rip;
 	r = soft_deliver(cpu, vector, kind, false, 0);
 	cpu->rip = rip;
+	cpu->faulted = true; /* no single-step trap: it ends with TF clear */
 	return r;
 }
 
@@ -299,11 +300,19 @@ static enum soft_result sysret(struct soft_vcpu *cpu, const struct soft_insn *in
 	return SOFT_DONE;
 }
 
+/* AMD's processors have no SYSENTER and SYSEXIT in long mode (APM vol. 3). */
+static bool lacks_sysenter(const struct soft_vcpu *cpu)
+{
+	return (cpu->efer & EFER_LMA) && soft_is_amd(cpu);
+}
+
 static enum soft_result sysenter(struct soft_vcpu *cpu, const struct soft_insn *insn)
 {
 	bool wide = cpu->efer & EFER_LMA;
 	uint16_t cs = cpu->sysenter_cs & 0xfffc;
 
+	if (lacks_sysenter(cpu))
+		return soft_raise(cpu, EXC_UD);
 	if (!(cpu->cr0 & CR0_PE) || !cs)
 		return soft_raise_error(cpu, EXC_GP, 0);
 	cpu->frame.gpr[RSP] = wide ? cpu->sysenter_esp : (uint32_t)cpu->sysenter_esp;
@@ -321,6 +330,8 @@ static enum soft_result sysexit(struct soft_vcpu *cpu, const struct soft_insn *i
 	uint64_t rip = wide ? cpu->frame.gpr[RDX] : (uint32_t)cpu->frame.gpr[RDX];
 	uint64_t rsp = wide ? cpu->frame.gpr[RCX] : (uint32_t)cpu->frame.gpr[RCX];
 
+	if (lacks_sysenter(cpu))
+		return soft_raise(cpu, EXC_UD);
 	if (cpu->cpl || !(cpu->cr0 & CR0_PE) || !base ||
 	    (wide && (!soft_canonical(rip) || !soft_canonical(rsp))))
 		return soft_raise_error(cpu, EXC_GP, 0);

@@ -36,7 +36,7 @@ typedef uint64_t element_fn(struct soft_vcpu *cpu, const struct soft_insn *insn,
 static enum soft_result repeat(struct soft_vcpu *cpu, const struct soft_insn *insn,
 			       element_fn *element, bool compares)
 {
-	uint64_t budget = BATCH;
+	uint64_t budget = BATCH, at_once = cpu->rflags & RFLAGS_TF ? 1 : BATCH;
 	enum soft_result r = SOFT_DONE;
 
 	if (!repeats(insn)) {
@@ -52,7 +52,7 @@ static enum soft_result repeat(struct soft_vcpu *cpu, const struct soft_insn *in
 			cpu->next_rip = cpu->rip; /* to be gone on with */
 			return SOFT_DONE;
 		}
-		done = element(cpu, insn, MIN(count, budget), &r);
+		done = element(cpu, insn, MIN(count, MIN(budget, at_once)), &r);
 		if (r)
 			return r;
 		cpu->log.n = cpu->log.at = 0;
@@ -288,8 +288,10 @@ static enum soft_result in(struct soft_vcpu *cpu, const struct soft_insn *insn)
 
 	if (!r)
 		r = soft_device(cpu, true, false, port, &value, insn->op[0].size);
-	if (!r)
+	if (!r) {
 		soft_set_gpr(cpu, &insn->op[0], value);
+		soft_check_io_watch(cpu, port, insn->op[0].size);
+	}
 	return r;
 }
 
@@ -299,7 +301,11 @@ static enum soft_result out(struct soft_vcpu *cpu, const struct soft_insn *insn)
 	uint64_t value = soft_gpr(cpu, &insn->op[1]);
 	enum soft_result r = check_port(cpu, port, insn->op[1].size);
 
-	return r ? r : soft_device(cpu, true, true, port, &value, insn->op[1].size);
+	if (!r)
+		r = soft_device(cpu, true, true, port, &value, insn->op[1].size);
+	if (!r)
+		soft_check_io_watch(cpu, port, insn->op[1].size);
+	return r;
 }
 
 static uint64_t ins_element(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t most,
@@ -321,6 +327,7 @@ static uint64_t ins_element(struct soft_vcpu *cpu, const struct soft_insn *insn,
 		*r = soft_store(cpu, ES, offset, &value, size);
 	if (*r)
 		return 0;
+	soft_check_io_watch(cpu, port, size);
 	advance(cpu, insn, RDI, 1);
 	return 1;
 }
@@ -339,6 +346,7 @@ static uint64_t outs_element(struct soft_vcpu *cpu, const struct soft_insn *insn
 		*r = soft_device(cpu, true, true, port, &value, size);
 	if (*r)
 		return 0;
+	soft_check_io_watch(cpu, port, size);
 	advance(cpu, insn, RSI, 1);
 	return 1;
 }

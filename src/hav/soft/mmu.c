@@ -51,11 +51,21 @@ void soft_tlb_flush(struct soft_vcpu *cpu, bool global_too)
 		for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
 			if (global_too || !cpu->tlb[t][i].global)
 				forget(&cpu->tlb[t][i]);
+	if (global_too) {
+		cpu->large_first = UINT64_MAX;
+		cpu->large_last = 0;
+	}
 	cpu->page = NULL;
 }
 
+/* All of a large page goes when any address in it is asked for, but there is an entry for each 4
+ * KiB. */
 void soft_tlb_flush_page(struct soft_vcpu *cpu, uint64_t linear)
 {
+	if (linear >= cpu->large_first && linear <= cpu->large_last) {
+		soft_tlb_flush(cpu, true);
+		return;
+	}
 	for (unsigned t = 0; t < N_TLBS; t++)
 		forget(soft_tlb_entry(cpu, t, linear));
 	cpu->page = NULL;
@@ -91,6 +101,7 @@ void soft_tlb_choose(struct soft_vcpu *cpu)
 struct walk {
 	uint64_t gpa;    /* of the address */
 	uint64_t rights; /* PTE_RW, PTE_US and PTE_NX as they hold for all levels together */
+	uint64_t page_mask;
 	bool global, dirty;
 	unsigned levels;
 	struct {
@@ -183,6 +194,7 @@ static uint32_t walk(struct soft_vcpu *cpu, uint64_t linear, struct walk *w)
 				     : pte & 0xfffff000u;
 			continue;
 		}
+		w->page_mask = BIT(level->shift) - 1;
 		w->global = (pte & PTE_G) && (cpu->cr4 & CR4_PGE);
 		w->dirty = pte & PTE_D;
 		return 0;
@@ -277,6 +289,10 @@ static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned tlb, const str
 
 	if (!slot)
 		return;
+	if (w->page_mask > SOFT_PAGE_MASK) {
+		cpu->large_first = MIN(cpu->large_first, linear & ~w->page_mask);
+		cpu->large_last = MAX(cpu->large_last, linear | w->page_mask);
+	}
 	entry->gpa = gpa;
 	entry->global = w->global;
 	entry->addend = (uintptr_t)(slot->host + (gpa - slot->gpa)) - page;
@@ -334,8 +350,12 @@ static enum soft_result translate_pieces(struct soft_vcpu *cpu, uint64_t linear,
 	return soft_translate(cpu, second, access, tlb, &p->at[1].gpa);
 }
 
-/* Data breakpoints (Intel SDM vol. 3 §17.2.4): the trap comes after the instruction. */
-static void check_watch(struct soft_vcpu *cpu, uint64_t linear, unsigned size, unsigned access)
+/* What a breakpoint register waits for (Intel SDM vol. 3 §17.2.4). */
+enum { BREAK_EXEC, BREAK_WRITE, BREAK_IO, BREAK_ACCESS };
+
+/* Notes breakpoints of these kinds, a bit each, that lie in [first, first + size): the trap comes
+ * after the instruction. */
+static void check_watch(struct soft_vcpu *cpu, uint64_t first, unsigned size, unsigned kinds)
 {
 	static const uint8_t lengths[] = { 1, 2, 8, 4 };
 	bool outer = cpu->debug.enabled && (cpu->debug.dr7 & 0xff);
@@ -345,15 +365,25 @@ static void check_watch(struct soft_vcpu *cpu, uint64_t linear, unsigned size, u
 		unsigned kind = dr7 >> (16 + 4 * i) & 3, length = lengths[dr7 >> (18 + 4 * i) & 3];
 		uint64_t at = (outer ? cpu->debug.dr[i] : cpu->dr[i]) & ~(uint64_t)(length - 1);
 
-		if (!(dr7 >> (2 * i) & 3) || kind == 0 || kind == 2)
+		if (!(dr7 >> (2 * i) & 3) || !(kinds >> kind & 1))
 			continue;
-		if (kind == 1 && !(access & ACCESS_WRITE))
-			continue;
-		if (linear < at + length && at < linear + size) {
+		if (first < at + length && at < first + size) {
 			cpu->trap_pending = true;
 			cpu->dr6_pending |= BIT(i);
 		}
 	}
+}
+
+static void check_data_watch(struct soft_vcpu *cpu, uint64_t linear, unsigned size, unsigned access)
+{
+	check_watch(cpu, linear, size,
+		    BIT(BREAK_ACCESS) | (access & ACCESS_WRITE ? BIT(BREAK_WRITE) : 0));
+}
+
+void soft_check_io_watch(struct soft_vcpu *cpu, uint16_t port, unsigned size)
+{
+	if (cpu->watch && (cpu->cr4 & CR4_DE))
+		check_watch(cpu, port, size, BIT(BREAK_IO));
 }
 
 /* Single accesses of these sizes are done in one piece, as the guest's other processors may look.
@@ -415,7 +445,7 @@ static enum soft_result access_slow(struct soft_vcpu *cpu, uint64_t linear, uint
 		data += p.at[i].size;
 	}
 	if (!r && cpu->watch)
-		check_watch(cpu, linear, size, access);
+		check_data_watch(cpu, linear, size, access);
 	return r;
 }
 
@@ -473,7 +503,7 @@ enum soft_result soft_span(struct soft_vcpu *cpu, struct soft_span *span, uint64
 		if (access & ACCESS_WRITE)
 			span->code = &slot->code[(p.at[0].gpa - slot->gpa) / SOFT_PAGE];
 		if (cpu->watch)
-			check_watch(cpu, linear, size, access);
+			check_data_watch(cpu, linear, size, access);
 		return SOFT_DONE;
 	}
 	/* As far into its 64 bytes as the guest's address: alignment counts. */

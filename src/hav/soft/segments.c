@@ -483,10 +483,27 @@ static enum soft_result far_jump_real(struct soft_vcpu *cpu, unsigned size, uint
 	return SOFT_DONE;
 }
 
-static enum soft_result no_task_switch(struct soft_vcpu *cpu, uint16_t selector)
+/* Through a task gate, or straight to a TSS. */
+static enum soft_result far_task(struct soft_vcpu *cpu, uint16_t selector,
+				 const struct soft_descriptor *d, bool call)
 {
-	LOG_ONCE("soft: the guest asks for a task switch by hardware, which does not exist here");
-	return refuse(cpu, EXC_GP, selector);
+	unsigned dpl = soft_dpl(&d->segment);
+	uint16_t tss = TYPE(&d->segment) == TYPE_TASK_GATE ? d->low >> 16 : selector;
+
+	if (dpl < cpu->cpl || dpl < (selector & 3u))
+		return refuse(cpu, EXC_GP, selector);
+	if (!IS_PRESENT(&d->segment))
+		return refuse(cpu, EXC_NP, selector);
+	return soft_task_switch(cpu, tss, call ? TASK_CALL : TASK_JUMP, cpu->next_rip);
+}
+
+/* IRET in a nested task: back to the one that called it. */
+static enum soft_result return_from_task(struct soft_vcpu *cpu)
+{
+	uint16_t back;
+	enum soft_result r = read_tss(cpu, 0, &back, 2);
+
+	return r ? r : soft_task_switch(cpu, back, TASK_IRET, cpu->next_rip);
 }
 
 enum soft_result soft_far_jump(struct soft_vcpu *cpu, const struct soft_insn *insn,
@@ -509,9 +526,9 @@ enum soft_result soft_far_jump(struct soft_vcpu *cpu, const struct soft_insn *in
 
 		if (type == TYPE_CALL_GATE || (type == TYPE_CALL_GATE16 && !long_mode(cpu)))
 			return through_gate(cpu, selector, &d, call);
-		if (!long_mode(cpu) &&
-		    (type == TYPE_TASK_GATE || type == TYPE_TSS || type == TYPE_TSS16))
-			return no_task_switch(cpu, selector);
+		if (!long_mode(cpu) && (type == TYPE_TASK_GATE || (type & ~2u) == TYPE_TSS ||
+					(type & ~2u) == TYPE_TSS16))
+			return far_task(cpu, selector, &d, call);
 		return refuse(cpu, EXC_GP, selector);
 	}
 	if (!IS_CODE(&d.segment) ||
@@ -655,7 +672,7 @@ enum soft_result soft_far_return(struct soft_vcpu *cpu, const struct soft_insn *
 	if (real_mode(cpu))
 		return return_real(cpu, size, release, iret);
 	if (iret && (cpu->rflags & RFLAGS_NT))
-		return long_mode(cpu) ? soft_raise_error(cpu, EXC_GP, 0) : no_task_switch(cpu, 0);
+		return long_mode(cpu) ? soft_raise_error(cpu, EXC_GP, 0) : return_from_task(cpu);
 	soft_stack_here(cpu, &stack);
 	r = soft_stack_pop(cpu, &stack, &rip, size);
 	if (!r)

@@ -286,7 +286,7 @@ struct soft_vcpu {
 	bool shadow, shadow_next; /* STI and MOV SS hold off interrupts for one instruction */
 	bool want_window, dead, halt, tpr_lowered, exited;
 	bool msr_asked, msr_fault, hypercall_done;
-	bool rf_loaded, faulted;
+	bool rf_loaded, faulted, ss_loaded; /* by the last instruction */
 	uint64_t msr_value, hypercall_result;
 	uint64_t fault_address; /* CR2 of a page fault */
 	bool trap_pending;      /* #DB after the instruction, cpu->dr6_pending */
@@ -309,6 +309,8 @@ struct soft_vcpu {
 	struct soft_insn *insns;
 	uint32_t n_code_pages, n_insns;
 
+	/* Linear addresses from which large pages may be in the TLB; from the last flush on. */
+	uint64_t large_first, large_last;
 	struct soft_tlb_entry tlb[N_TLBS][SOFT_TLB_SIZE];
 };
 
@@ -398,6 +400,9 @@ static inline enum soft_result soft_write(struct soft_vcpu *cpu, uint64_t linear
 	}
 	return soft_write_slow(cpu, linear, data, size, tlb);
 }
+
+/* I/O breakpoints: the trap comes after the instruction. */
+void soft_check_io_watch(struct soft_vcpu *cpu, uint16_t port, unsigned size);
 
 /* May [linear, linear + size) be accessed so? Faults as the access would. */
 enum soft_result soft_probe(struct soft_vcpu *cpu, uint64_t linear, unsigned size, unsigned access,
@@ -542,6 +547,10 @@ enum soft_result soft_far_return(struct soft_vcpu *cpu, const struct soft_insn *
 				 unsigned release, bool iret);
 enum soft_result soft_check_stack_segment(struct soft_vcpu *cpu, uint16_t selector, unsigned cpl,
 					  uint8_t vector, struct soft_descriptor *d);
+/* Task switches by hardware; rip is where the old task goes on. */
+enum soft_task_cause { TASK_JUMP, TASK_CALL, TASK_INTERRUPT, TASK_IRET };
+enum soft_result soft_task_switch(struct soft_vcpu *cpu, uint16_t selector,
+				  enum soft_task_cause cause, uint64_t rip);
 /* Flags that POPF and IRET may change at this privilege; and changing some. */
 uint64_t soft_flags_allowed(const struct soft_vcpu *cpu, unsigned size);
 void soft_set_flags(struct soft_vcpu *cpu, uint64_t flags, uint64_t mask);
@@ -638,6 +647,7 @@ static inline enum soft_result soft_set(struct soft_vcpu *cpu, const struct soft
 enum soft_result soft_device(struct soft_vcpu *cpu, bool io, bool write, uint64_t address,
 			     void *data, unsigned size);
 enum soft_result soft_exit(struct soft_vcpu *cpu, enum hav_exit_reason reason);
+bool soft_is_amd(const struct soft_vcpu *cpu);
 uint64_t soft_tsc(const struct soft_vcpu *cpu);
 const struct hav_cpuid *soft_cpuid(const struct soft_vcpu *cpu, uint32_t leaf, uint32_t subleaf);
 int soft_cpuid_supported(struct hav *hav, struct hav_cpuid *entries, size_t *n, struct error **err);

@@ -41,6 +41,13 @@ const struct hav_cpuid *soft_cpuid(const struct soft_vcpu *cpu, uint32_t leaf, u
 	return NULL;
 }
 
+bool soft_is_amd(const struct soft_vcpu *cpu)
+{
+	const struct hav_cpuid *vendor = soft_cpuid(cpu, 0, 0);
+
+	return vendor && vendor->ebx == 0x68747541; /* "Auth" */
+}
+
 enum soft_result soft_device(struct soft_vcpu *cpu, bool io, bool write, uint64_t address,
 			     void *data, unsigned size)
 {
@@ -244,7 +251,7 @@ static enum soft_result one_watched(struct soft_vcpu *cpu)
 	enum soft_result r;
 	unsigned hit;
 
-	cpu->faulted = false;
+	cpu->faulted = cpu->ss_loaded = false;
 	if (cpu->watch && !rf && cpu->log.n == 0) {
 		hit = breakpoints_here(cpu);
 		if (hit && outer_breakpoints(cpu))
@@ -261,7 +268,7 @@ static enum soft_result one_watched(struct soft_vcpu *cpu)
 	if (rf && cpu->rip != rip && !cpu->rf_loaded)
 		cpu->rflags &= ~(uint64_t)RFLAGS_RF;
 	cpu->rf_loaded = false;
-	if (step && !cpu->faulted) {
+	if (step && !cpu->faulted && !cpu->ss_loaded) {
 		cpu->trap_pending = true;
 		cpu->dr6_pending |= DR6_BS;
 	}
@@ -330,8 +337,9 @@ void soft_kick(struct hav_vcpu *vcpu)
 
 static bool open_for_interrupts(const struct soft_vcpu *cpu)
 {
-	return (cpu->rflags & RFLAGS_IF) && !cpu->shadow_next && !cpu->events.interrupt_pending &&
-	       cpu->log.n == 0;
+	return (cpu->rflags & RFLAGS_IF) && !cpu->shadow_next &&
+	       !(cpu->debug.enabled && cpu->debug.block_interrupts) &&
+	       !cpu->events.interrupt_pending && cpu->log.n == 0;
 }
 
 bool soft_interruptible(const struct hav_vcpu *vcpu)
@@ -389,6 +397,7 @@ int soft_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct 
 	struct soft_vcpu *cpu = to_soft(vcpu);
 
 	cpu->debug = *debug;
+	soft_code_flush(cpu); /* INT3s may have been put into guest memory, or taken away */
 	soft_update_mode(cpu);
 	return 0;
 }
