@@ -486,16 +486,17 @@ static enum soft_result bound(struct soft_vcpu *cpu, const struct soft_insn *ins
 static enum soft_result load_far_pointer(struct soft_vcpu *cpu, const struct soft_insn *insn,
 					 unsigned segment)
 {
+	/* AMD's processors do not heed REX.W here. */
+	unsigned size = insn->opsize == 8 && soft_is_amd(cpu) ? 4 : insn->opsize;
 	uint64_t at = soft_offset(cpu, insn), offset = 0, selector = 0;
-	enum soft_result r = soft_load(cpu, insn->segment, at, &offset, insn->opsize);
+	enum soft_result r = soft_load(cpu, insn->segment, at, &offset, size);
 
 	if (!r)
-		r = soft_load(cpu, insn->segment, soft_address(insn, at + insn->opsize), &selector,
-			      2);
+		r = soft_load(cpu, insn->segment, soft_address(insn, at + size), &selector, 2);
 	if (!r)
 		r = soft_load_segment(cpu, segment, selector);
 	if (!r)
-		soft_set_reg(cpu, insn->op[0].reg, insn->opsize, offset);
+		soft_set_reg(cpu, insn->op[0].reg, size, offset);
 	return r;
 }
 static enum soft_result lds(struct soft_vcpu *cpu, const struct soft_insn *insn)

@@ -1,12 +1,13 @@
 #!/usr/bin/env bats
-# Is it an x86-64? Guests that take the processor apart; tests/guest/arch.h says how.
+# Is it an x86-64? Guests that take the processor apart, on the software backend; tests/guest/arch.h says how.
 # timeout: 600
 #
-# GUEST_ORACLE names what is known to be wrong of the processor (tcg, testbed, pvm); it is found out where
-# GUEST_VMM or the place tells.
+# GUEST_VMM names another monitor, to learn what the guests are worth. GUEST_ORACLE says what is known to be wrong of
+# its processor (tcg, testbed, pvm); it is found out where GUEST_VMM or the place tells.
 
 bats_require_minimum_version 1.5.0
 load ../guest/guest
+vmm=${GUEST_VMM:-$build/revirter -accel soft}
 
 oracle() {
 	if [ -n "${GUEST_ORACLE:-}" ]; then
