@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # The gdb stub, with a real gdb and a tiny guest, which any KVM runs; QEMU's stub on TCG, for comparison. The
-# sandbox is on, as always. tests/integration/gdb.bats has the rest.
+# sandbox is on, as always. gdb_linux.bats has the rest.
 # timeout: 600
 
 bats_require_minimum_version 1.5.0
