@@ -75,6 +75,8 @@ arch() {
 }
 
 @test "four processors" {
+	# One run in twenty-five ends in a triple fault at the start when sanitizers slow it: docs/soft-backend.md.
+	[ -z "${SANITIZE:-}" ] || skip "not reliable with sanitizers yet"
 	[ "$(oracle)" != testbed ] || skip "spinning on the testbed's two processors takes minutes"
 	arch_params="cpus=4 rounds=2000"
 	arch smp -smp 4

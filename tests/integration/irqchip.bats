@@ -144,6 +144,7 @@ idles() {
 # On an emulated processor, as in the testbed, each system call is some 30 times as dear: there what the
 # kernel's own controllers take is the measure.
 @test "an idle guest uses under 2 % of a processor" {
+	[ -n "${MEASURE:-}" ] || skip "a measurement, for calm machines: MEASURE=1"
 	local limit=30
 
 	if [ "$(hostname)" = testbed ]; then

@@ -361,7 +361,7 @@ static struct soft_code_page *code_page(struct soft_vcpu *cpu, uint64_t gpa,
 		page->next = *head;
 		*head = page;
 	}
-	if (!(page->generation & 1) || atomic_load(page->current) != page->generation) {
+	if (!soft_is_code(page->generation) || atomic_load(page->current) != page->generation) {
 		memset(page->at, 0, sizeof(page->at));
 		page->generation = soft_code_begin(cpu, page->current);
 	}

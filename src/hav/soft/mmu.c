@@ -301,7 +301,7 @@ static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned tlb, const str
 	entry->write = NO_TAG;
 	if (!cpu->watch && w->dirty && slot->writable &&
 	    (!paging || allowed(cpu, w, ACCESS_WRITE, tlb)) &&
-	    !(atomic_load(&slot->code[(gpa - slot->gpa) / SOFT_PAGE]) & 1))
+	    !(atomic_load(&slot->code[(gpa - slot->gpa) / SOFT_PAGE]) & SOFT_CODE_WATCHED))
 		entry->write = page;
 }
 

@@ -74,7 +74,7 @@ struct soft_slot {
 	uint64_t gpa, size;
 	uint8_t *host;
 	bool writable;
-	/* Of each page, its code generation: odd while some vCPU holds decoded code of it. */
+	/* Of each page, its code generation: vm.c. */
 	_Atomic uint32_t *code;
 };
 
@@ -330,12 +330,22 @@ uint8_t *soft_host(struct soft_vm *vm, uint64_t gpa, uint64_t size);
  * present instruction, as one may be a write to it. Returns the generation.
  */
 uint32_t soft_code_begin(struct soft_vcpu *cpu, _Atomic uint32_t *code);
-/* After a write to a page with code. */
+/*
+ * The two low bits of a code generation: writes to the page take the slow way; and all vCPUs know,
+ * so that it may be decoded.
+ */
+#define SOFT_CODE_WATCHED 1u
+#define SOFT_CODE_READY   2u
+static inline bool soft_is_code(uint32_t generation)
+{
+	return generation & SOFT_CODE_READY;
+}
+/* After a write to a page: a new generation, without code. */
 static inline void soft_code_written(_Atomic uint32_t *code)
 {
 	uint32_t now = atomic_load(code);
 
-	while ((now & 1) && !atomic_compare_exchange_weak(code, &now, now + 1))
+	while ((now & 3) && !atomic_compare_exchange_weak(code, &now, (now | 3) + 1))
 		;
 }
 /* Does what others asked for with cpu->attention. */

@@ -91,18 +91,25 @@ uint32_t soft_code_begin(struct soft_vcpu *cpu, _Atomic uint32_t *code)
 {
 	uint32_t now = atomic_load(code);
 
-	if (now & 1)
+	if (soft_is_code(now))
 		return now;
 	while (atomic_flag_test_and_set(&cpu->vm->code_lock)) {
 		attend_writes(cpu);
 		sched_yield();
 	}
 	now = atomic_load(code);
-	if (!(now & 1)) {
-		now = atomic_fetch_add(code, 1) + 1;
+	while (!soft_is_code(now)) {
+		uint32_t watched = (now & ~SOFT_CODE_READY) | SOFT_CODE_WATCHED;
+
+		if (!atomic_compare_exchange_strong(code, &now, watched))
+			continue;
 		soft_tlb_flush_writes(cpu);
 		ask_others(cpu, cpu->vm, ATTENTION_FLUSH_WRITES);
 		await_others(cpu, cpu->vm, ATTENTION_FLUSH_WRITES);
+		/* Unless it was written meanwhile: then once more. */
+		now = watched;
+		if (atomic_compare_exchange_strong(code, &now, watched | SOFT_CODE_READY))
+			now = watched | SOFT_CODE_READY;
 	}
 	atomic_flag_clear(&cpu->vm->code_lock);
 	return now;
