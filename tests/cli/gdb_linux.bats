@@ -9,11 +9,11 @@ load ../guest/gdb
 vmm=${GUEST_VMM:-$build/revirter -accel soft}
 
 setup_file() {
-	[ -z "${SANITIZE:-}" ] || skip "Linux on an interpreter with sanitizers takes too long"
 	linux_kit
 }
 
 setup() {
+	[ -z "${SANITIZE:-}" ] || skip "Linux on an interpreter with sanitizers takes too long"
 	cd "$dir" || return
 }
 
