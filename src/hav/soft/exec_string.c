@@ -28,11 +28,11 @@ static bool repeats(const struct soft_insn *insn)
 	return insn->flags & (INSN_REP | INSN_REPNE);
 }
 
-/* Elements done by one element's work; 0 with *r set to stop. */
+/* Does one element, or up to most at once; how many, or 0 with *r set. */
 typedef uint64_t element_fn(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t most,
 			    enum soft_result *r);
 
-/* Ends when *stop is set by the element (CMPS, SCAS). */
+/* compares: ends by ZF, too (CMPS, SCAS). */
 static enum soft_result repeat(struct soft_vcpu *cpu, const struct soft_insn *insn,
 			       element_fn *element, bool compares)
 {

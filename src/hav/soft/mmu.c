@@ -137,7 +137,7 @@ static bool reserved_bits(struct soft_vcpu *cpu, uint64_t pte, const struct leve
 	if (level->shift == 39)
 		reserved |= PTE_PS;
 	if (level->bits == 2) /* PDPTEs of PAE hold no rights */
-		reserved |= PTE_RW | PTE_US | PTE_A * 0 | BIT(63) | 0x1e0;
+		reserved |= PTE_RW | PTE_US | BIT(63) | 0x1e0;
 	else if (wide && !(cpu->efer & EFER_LMA))
 		reserved |= (BIT(63) - 1) & ~(BIT(52) - 1);
 	if (large && wide)

@@ -184,7 +184,7 @@ struct soft_insn {
 	const void *stub; /* host code, for those done natively */
 	int64_t imm, disp;
 	uint16_t mnemonic, flags;
-	uint8_t length, opsize, addrsize, condition;
+	uint8_t length, opsize, addrsize;
 	uint8_t n_operands;
 	struct soft_operand op[4];
 	uint8_t base, index, scale, segment; /* of the memory operand */
@@ -269,7 +269,7 @@ struct soft_vcpu {
 	uint64_t dr[4], dr6, dr7;
 	uint64_t star, lstar, cstar, fmask, kernel_gs_base;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-	uint64_t tsc_offset, tsc_adjust, tsc_aux, tsc_deadline, pat, misc_enable, mtrr_def_type;
+	uint64_t tsc_offset, tsc_adjust, tsc_aux, pat, misc_enable, mtrr_def_type;
 	uint64_t mtrr_fixed[11], mtrr_variable[16], mcg_status;
 
 	uint8_t cpl, mode;     /* mode: bits of CS, 16, 32 or 64 */
