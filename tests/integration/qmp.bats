@@ -283,17 +283,6 @@ panic() {
 	ended 0
 }
 
-@test "garbage on the socket" {
-	tiny
-	running
-	head -c 2M /dev/urandom | timeout 30 socat -t 1 - UNIX-CONNECT:qmp >/dev/null || true
-	printf '%.0s[' {1..100000} | timeout 30 socat -t 1 - UNIX-CONNECT:qmp >/dev/null || true
-	{ printf '"'; head -c 9M /dev/zero | tr '\0' x; } | timeout 30 socat -t 1 - UNIX-CONNECT:qmp >/dev/null || true
-	run qmp $'raw:garbage\n' -- query-status -- quit
-	said '"class": "GenericError"' '"running"'
-	ended 0
-}
-
 @test "over TCP" {
 	tiny -qmp tcp:127.0.0.1:0,server=on,wait=off
 	running
