@@ -372,10 +372,10 @@ static struct soft_code_page *code_page(struct soft_vcpu *cpu, uint64_t gpa,
 static enum soft_result fetch_gpa(struct soft_vcpu *cpu, uint64_t linear, uint64_t *gpa)
 {
 	unsigned tlb = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
-	struct soft_tlb_entry *entry = soft_tlb_entry(cpu, tlb, linear);
+	uint16_t place = soft_tlb_place(linear);
 
-	if (entry->exec == (linear & ~(uint64_t)SOFT_PAGE_MASK)) {
-		*gpa = entry->gpa | (linear & SOFT_PAGE_MASK);
+	if (cpu->tlb[tlb].exec[place] == soft_tlb_tag(linear)) {
+		*gpa = cpu->tlb[tlb].gpa[place] | (linear & SOFT_PAGE_MASK);
 		return SOFT_DONE;
 	}
 	return soft_translate(cpu, linear, ACCESS_EXEC, tlb, gpa);

@@ -76,8 +76,8 @@ static uint8_t *run_of(struct soft_vcpu *cpu, const struct soft_insn *insn, unsi
 		       uint64_t offset, bool write, uint64_t *n)
 {
 	unsigned size = insn->memory_size;
-	uint64_t linear, page, room;
-	struct soft_tlb_entry *entry;
+	const struct soft_tlb *tlb = &cpu->tlb[cpu->tlb_now];
+	uint64_t linear, room;
 
 	if (cpu->mode == 64)
 		linear = segment >= FS ? cpu->seg[segment].base + offset : offset;
@@ -85,16 +85,12 @@ static uint8_t *run_of(struct soft_vcpu *cpu, const struct soft_insn *insn, unsi
 		linear = (uint32_t)(cpu->seg[segment].base + offset);
 	else
 		return NULL;
-	page = linear & ~(uint64_t)SOFT_PAGE_MASK;
-	entry = soft_tlb_entry(cpu, cpu->tlb_now, linear);
-	if ((write ? entry->write : entry->read) != page)
-		return NULL;
 	room = (SOFT_PAGE - (linear & SOFT_PAGE_MASK)) / size;
 	/* Not past the end of the address space as the instruction sees it. */
 	if (insn->addrsize < 8)
 		room = MIN(room, (soft_mask(insn->addrsize) - offset) / size);
 	*n = MIN(*n, room);
-	return *n ? (uint8_t *)(linear + entry->addend) : NULL;
+	return *n ? soft_tlb_find(tlb, write ? tlb->write : tlb->read, linear, size) : NULL;
 }
 
 static uint64_t movs_run(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t n)

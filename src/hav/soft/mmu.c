@@ -38,44 +38,96 @@
 
 /* --- The TLB ---- */
 
-#define NO_TAG 1
-
-static void forget(struct soft_tlb_entry *entry)
+/* A place of a table was filled. */
+static void journal_add(struct soft_journal *j, uint16_t place, bool global)
 {
-	entry->read = entry->write = entry->exec = NO_TAG;
+	uint8_t *state = &j->state[place], listed = JOURNAL_LISTED << global;
+
+	if (!(*state & listed))
+		j->places[global][j->n[global]++] = place;
+	*state = (*state & ~JOURNAL_NOW_GLOBAL) | listed | (global ? JOURNAL_NOW_GLOBAL : 0);
+}
+
+static void forget(struct soft_tlb *tlb, uint16_t place)
+{
+	tlb->read[place] = tlb->write[place] = tlb->exec[place] = 0;
+}
+
+static void flush_journal(struct soft_tlb *tlb, unsigned which)
+{
+	struct soft_journal *j = &tlb->journal;
+
+	for (unsigned i = 0; i < j->n[which]; i++) {
+		uint16_t place = j->places[which][i];
+		uint8_t *state = &j->state[place];
+
+		if (which == JOURNAL_GLOBAL || !(*state & JOURNAL_NOW_GLOBAL))
+			forget(tlb, place);
+		*state &= ~(JOURNAL_LISTED << which);
+	}
+	j->n[which] = 0;
 }
 
 void soft_tlb_flush(struct soft_vcpu *cpu, bool global_too)
 {
-	for (unsigned t = 0; t < N_TLBS; t++)
-		for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
-			if (global_too || !cpu->tlb[t][i].global)
-				forget(&cpu->tlb[t][i]);
-	if (global_too) {
-		cpu->large_first = UINT64_MAX;
-		cpu->large_last = 0;
+	for (unsigned t = 0; t < N_TLBS; t++) {
+		flush_journal(&cpu->tlb[t], JOURNAL_OTHER);
+		if (global_too)
+			flush_journal(&cpu->tlb[t], JOURNAL_GLOBAL);
 	}
+	if (global_too)
+		cpu->large.n = 0;
 	cpu->page = NULL;
+}
+
+static bool may_be_large(const struct soft_large *large, uint64_t linear)
+{
+	for (unsigned i = 0; i < large->n; i++)
+		if (linear >= large->at[i].first && linear <= large->at[i].last)
+			return true;
+	return false;
+}
+
+/* Neighbours within this are one range. */
+#define LARGE_GAP BIT(30)
+
+static void note_large(struct soft_large *large, uint64_t first, uint64_t last)
+{
+	unsigned i;
+
+	for (i = 0; i < large->n; i++)
+		if (first <= large->at[i].last + LARGE_GAP &&
+		    large->at[i].first <= last + LARGE_GAP)
+			break;
+	if (i == large->n && large->n < SOFT_LARGE) {
+		large->at[large->n].first = first;
+		large->at[large->n++].last = last;
+		return;
+	}
+	i = MIN(i, SOFT_LARGE - 1u);
+	large->at[i].first = MIN(large->at[i].first, first);
+	large->at[i].last = MAX(large->at[i].last, last);
 }
 
 /* All of a large page goes when any address in it is asked for, but there is an entry for each 4
  * KiB. */
 void soft_tlb_flush_page(struct soft_vcpu *cpu, uint64_t linear)
 {
-	if (linear >= cpu->large_first && linear <= cpu->large_last) {
+	if (may_be_large(&cpu->large, linear)) {
 		soft_tlb_flush(cpu, true);
 		return;
 	}
 	for (unsigned t = 0; t < N_TLBS; t++)
-		forget(soft_tlb_entry(cpu, t, linear));
+		forget(&cpu->tlb[t], soft_tlb_place(linear));
 	cpu->page = NULL;
 }
 
 void soft_tlb_flush_writes(struct soft_vcpu *cpu)
 {
 	for (unsigned t = 0; t < N_TLBS; t++)
-		for (unsigned i = 0; i < SOFT_TLB_SIZE; i++)
-			cpu->tlb[t][i].write = NO_TAG;
+		for (unsigned which = 0; which < 2; which++)
+			for (unsigned i = 0; i < cpu->tlb[t].journal.n[which]; i++)
+				cpu->tlb[t].write[cpu->tlb[t].journal.places[which][i]] = 0;
 }
 
 void soft_tlb_choose(struct soft_vcpu *cpu)
@@ -279,30 +331,29 @@ static enum soft_result walk_and_mark(struct soft_vcpu *cpu, uint64_t linear, un
 }
 
 /* A page found: what of it may go the fast way from now on? */
-static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned tlb, const struct walk *w)
+static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned which, const struct walk *w)
 {
-	struct soft_tlb_entry *entry = soft_tlb_entry(cpu, tlb, linear);
-	uint64_t page = linear & ~(uint64_t)SOFT_PAGE_MASK,
-		 gpa = w->gpa & ~(uint64_t)SOFT_PAGE_MASK;
+	struct soft_tlb *tlb = &cpu->tlb[which];
+	uint16_t place = soft_tlb_place(linear);
+	uint64_t gpa = w->gpa & ~(uint64_t)SOFT_PAGE_MASK, tag = soft_tlb_tag(linear);
 	const struct soft_slot *slot = soft_slot(cpu->vm, gpa);
-	bool paging = cpu->cr0 & CR0_PG;
+	bool paging = cpu->cr0 & CR0_PG, writable;
 
 	if (!slot)
 		return;
-	if (w->page_mask > SOFT_PAGE_MASK) {
-		cpu->large_first = MIN(cpu->large_first, linear & ~w->page_mask);
-		cpu->large_last = MAX(cpu->large_last, linear | w->page_mask);
-	}
-	entry->gpa = gpa;
-	entry->global = w->global;
-	entry->addend = (uintptr_t)(slot->host + (gpa - slot->gpa)) - page;
-	entry->exec = !paging || allowed(cpu, w, ACCESS_EXEC, tlb) ? page : NO_TAG;
-	entry->read = !cpu->watch && (!paging || allowed(cpu, w, ACCESS_READ, tlb)) ? page : NO_TAG;
-	entry->write = NO_TAG;
-	if (!cpu->watch && w->dirty && slot->writable &&
-	    (!paging || allowed(cpu, w, ACCESS_WRITE, tlb)) &&
-	    !(atomic_load(&slot->code[(gpa - slot->gpa) / SOFT_PAGE]) & SOFT_CODE_WATCHED))
-		entry->write = page;
+	if (w->page_mask > SOFT_PAGE_MASK)
+		note_large(&cpu->large, linear & ~w->page_mask, linear | w->page_mask);
+	writable = w->dirty && slot->writable &&
+		   (!paging || allowed(cpu, w, ACCESS_WRITE, which)) &&
+		   !(atomic_load(&slot->code[(gpa - slot->gpa) / SOFT_PAGE]) & SOFT_CODE_WATCHED);
+	tlb->gpa[place] = gpa;
+	tlb->addend[place] =
+		(uintptr_t)(slot->host + (gpa - slot->gpa)) - (linear & ~(uint64_t)SOFT_PAGE_MASK);
+	tlb->exec[place] = !paging || allowed(cpu, w, ACCESS_EXEC, which) ? tag : 0;
+	tlb->read[place] = !cpu->watch && (!paging || allowed(cpu, w, ACCESS_READ, which)) ? tag
+											   : 0;
+	tlb->write[place] = !cpu->watch && writable ? tag : 0;
+	journal_add(&tlb->journal, place, w->global);
 }
 
 enum soft_result soft_translate(struct soft_vcpu *cpu, uint64_t linear, unsigned access,
@@ -473,15 +524,14 @@ enum soft_result soft_probe(struct soft_vcpu *cpu, uint64_t linear, unsigned siz
 
 static bool fast_span(struct soft_vcpu *cpu, struct soft_span *span)
 {
-	struct soft_tlb_entry *entry = soft_tlb_entry(cpu, cpu->tlb_now, span->linear);
-	uint64_t page = span->linear & ~(uint64_t)SOFT_PAGE_MASK;
+	const struct soft_tlb *tlb = &cpu->tlb[cpu->tlb_now];
+	void *host;
 
-	if ((span->linear & SOFT_PAGE_MASK) + span->size > SOFT_PAGE ||
-	    ((span->access & ACCESS_READ) && entry->read != page) ||
-	    ((span->access & ACCESS_WRITE) && entry->write != page))
-		return false;
-	span->host = (uint8_t *)(span->linear + entry->addend);
-	return true;
+	/* What may be written may be read. */
+	host = soft_tlb_find(tlb, span->access & ACCESS_WRITE ? tlb->write : tlb->read,
+			     span->linear, span->size);
+	span->host = host;
+	return host;
 }
 
 enum soft_result soft_span(struct soft_vcpu *cpu, struct soft_span *span, uint64_t linear,

@@ -29,11 +29,12 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define SOFT_PAGE      4096u
-#define SOFT_PAGE_MASK 4095u
-#define SOFT_PHYS_BITS 40 /* CPUID 0x80000008 tells the guest */
-#define likely(x)      __builtin_expect(!!(x), 1)
-#define unlikely(x)    __builtin_expect(!!(x), 0)
+#define SOFT_PAGE         4096u
+#define SOFT_PAGE_MASK    4095u
+#define SOFT_SIGNAL_STACK (256u << 10)
+#define SOFT_PHYS_BITS    40 /* CPUID 0x80000008 tells the guest */
+#define likely(x)         __builtin_expect(!!(x), 1)
+#define unlikely(x)       __builtin_expect(!!(x), 0)
 
 enum soft_result {
 	SOFT_DONE,  /* go on */
@@ -123,20 +124,48 @@ static inline bool soft_in_stubs(const struct soft_vm *vm, uint64_t rip)
 
 enum soft_access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 
-/*
- * A translation. A tag is the linear page when such an access may go straight to host memory,
- * linear + addend; otherwise it is odd.
- */
-struct soft_tlb_entry {
-	uint64_t read, write, exec;
-	uintptr_t addend;
-	uint64_t gpa; /* of the page */
-	bool global;
+/* Tables that are looked up by the low 16 bits of a number, so that translated code finds a place
+ * with one MOVZX. They are large and mostly empty: journals say which places are taken, the guest's
+ * global ones and the others, and a flush costs as much as was filled. */
+#define SOFT_PLACES 65536u
+struct soft_journal {
+	unsigned n[2];
+	uint16_t places[2][SOFT_PLACES];
+	uint8_t state[SOFT_PLACES]; /* JOURNAL_… */
 };
-#define SOFT_TLB_BITS 10
-#define SOFT_TLB_SIZE (1u << SOFT_TLB_BITS)
+enum { JOURNAL_OTHER, JOURNAL_GLOBAL };                   /* index of n, places */
+enum { JOURNAL_LISTED = 1, JOURNAL_NOW_GLOBAL = 1 << 2 }; /* LISTED << index */
+
+/*
+ * Translations, at the low bits of the page's number. A tag plus that number plus one is 0 when
+ * such an access may go straight to host memory, linear + addend; 0 is no tag.
+ */
+struct soft_tlb {
+	uint64_t read[SOFT_PLACES], write[SOFT_PLACES], exec[SOFT_PLACES];
+	uintptr_t addend[SOFT_PLACES];
+	uint64_t gpa[SOFT_PLACES]; /* of the page */
+	struct soft_journal journal;
+};
 /* What may be accessed depends on who asks. */
 enum { TLB_SUPERVISOR, TLB_USER, TLB_SUPERVISOR_AC, N_TLBS };
+
+static inline uint16_t soft_tlb_place(uint64_t linear)
+{
+	return linear >> 12;
+}
+static inline uint64_t soft_tlb_tag(uint64_t linear)
+{
+	return -((linear >> 12) + 1);
+}
+
+/* Linear addresses from which large pages may be in the TLB. */
+#define SOFT_LARGE 8
+struct soft_large {
+	unsigned n;
+	struct {
+		uint64_t first, last;
+	} at[SOFT_LARGE];
+};
 
 /* --- Instructions ---------------------------------------------------------------------------- */
 
@@ -309,9 +338,8 @@ struct soft_vcpu {
 	struct soft_insn *insns;
 	uint32_t n_code_pages, n_insns;
 
-	/* Linear addresses from which large pages may be in the TLB; from the last flush on. */
-	uint64_t large_first, large_last;
-	struct soft_tlb_entry tlb[N_TLBS][SOFT_TLB_SIZE];
+	struct soft_large large;
+	struct soft_tlb tlb[N_TLBS];
 };
 
 static inline struct soft_vcpu *to_soft(struct hav_vcpu *vcpu)
@@ -375,40 +403,41 @@ enum soft_result soft_read_slow(struct soft_vcpu *cpu, uint64_t linear, void *da
 enum soft_result soft_write_slow(struct soft_vcpu *cpu, uint64_t linear, const void *data,
 				 unsigned size, unsigned tlb);
 
-static inline struct soft_tlb_entry *soft_tlb_entry(struct soft_vcpu *cpu, unsigned tlb,
-						    uint64_t linear)
+/* Host memory for an access that may go there straight, or NULL. */
+static inline void *soft_tlb_find(const struct soft_tlb *tlb, const uint64_t *tags, uint64_t linear,
+				  unsigned size)
 {
-	return &cpu->tlb[tlb][(linear >> 12) & (SOFT_TLB_SIZE - 1)];
+	uint16_t place = soft_tlb_place(linear);
+
+	if (likely(tags[place] == soft_tlb_tag(linear + size - 1)))
+		return (void *)(linear + tlb->addend[place]);
+	return NULL;
 }
 
 /* memcpy, in one piece when size is 1, 2, 4 or 8. */
 void soft_copy(void *to, const void *from, unsigned size);
 
-/* By linear address; supervisor says whose rights count (descriptor tables are read as CPL 0). */
+/* By linear address; tlb says whose rights count. */
 static inline enum soft_result soft_read(struct soft_vcpu *cpu, uint64_t linear, void *data,
 					 unsigned size, unsigned tlb)
 {
-	struct soft_tlb_entry *entry = soft_tlb_entry(cpu, tlb, linear);
+	const void *host = soft_tlb_find(&cpu->tlb[tlb], cpu->tlb[tlb].read, linear, size);
 
-	if (likely(entry->read == (linear & ~(uint64_t)SOFT_PAGE_MASK) &&
-		   (linear & SOFT_PAGE_MASK) + size <= SOFT_PAGE)) {
-		soft_copy(data, (void *)(linear + entry->addend), size);
-		return SOFT_DONE;
-	}
-	return soft_read_slow(cpu, linear, data, size, tlb);
+	if (unlikely(!host))
+		return soft_read_slow(cpu, linear, data, size, tlb);
+	soft_copy(data, host, size);
+	return SOFT_DONE;
 }
 
 static inline enum soft_result soft_write(struct soft_vcpu *cpu, uint64_t linear, const void *data,
 					  unsigned size, unsigned tlb)
 {
-	struct soft_tlb_entry *entry = soft_tlb_entry(cpu, tlb, linear);
+	void *host = soft_tlb_find(&cpu->tlb[tlb], cpu->tlb[tlb].write, linear, size);
 
-	if (likely(entry->write == (linear & ~(uint64_t)SOFT_PAGE_MASK) &&
-		   (linear & SOFT_PAGE_MASK) + size <= SOFT_PAGE)) {
-		soft_copy((void *)(linear + entry->addend), data, size);
-		return SOFT_DONE;
-	}
-	return soft_write_slow(cpu, linear, data, size, tlb);
+	if (unlikely(!host))
+		return soft_write_slow(cpu, linear, data, size, tlb);
+	soft_copy(host, data, size);
+	return SOFT_DONE;
 }
 
 /* I/O breakpoints: the trap comes after the instruction. */

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <x86intrin.h>
 
 #define DR6_BS      BIT(14)
@@ -617,22 +618,42 @@ static void reset(struct soft_vcpu *cpu)
 	soft_fpu_reset(cpu);
 }
 
+/* Large, of which only what is used becomes memory; below it the stack that signals find while
+ * translated code runs, and below that nothing. */
+#define BEFORE (SOFT_SIGNAL_STACK + SOFT_PAGE)
+
+static struct soft_vcpu *make(struct error **err)
+{
+	uint8_t *at = mmap(NULL, BEFORE + sizeof(struct soft_vcpu), PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (at == MAP_FAILED || mprotect(at, SOFT_PAGE, PROT_NONE) < 0) {
+		error_set_errno(err, errno, "cannot make a vCPU");
+		if (at != MAP_FAILED)
+			munmap(at, BEFORE + sizeof(struct soft_vcpu));
+		return NULL;
+	}
+	return (struct soft_vcpu *)(at + BEFORE);
+}
+
+static void unmake(struct soft_vcpu *cpu)
+{
+	munmap((uint8_t *)cpu - BEFORE, BEFORE + sizeof(*cpu));
+}
+
 int soft_vcpu_create(struct hav_vm *hvm, uint32_t id, struct hav_vcpu **out, struct error **err)
 {
 	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
-	struct soft_vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
+	struct soft_vcpu *cpu = make(err);
 
-	if (!cpu) {
-		error_set_errno(err, ENOMEM, "cannot make a vCPU");
+	if (!cpu)
 		return -1;
-	}
-	memset(cpu, 0, sizeof(*cpu));
 	cpu->vcpu.ops = hvm->ops;
 	cpu->vm = vm;
 	cpu->id = id;
 	if (soft_code_create(cpu, err) < 0) {
 		soft_code_destroy(cpu);
-		free(cpu);
+		unmake(cpu);
 		return -1;
 	}
 	reset(cpu);
@@ -656,5 +677,5 @@ void soft_vcpu_destroy(struct hav_vcpu *vcpu)
 	pthread_mutex_unlock(&cpu->vm->lock);
 	soft_code_destroy(cpu);
 	free(cpu->cpuid);
-	free(cpu);
+	unmake(cpu);
 }
