@@ -219,7 +219,7 @@ int gdb_break_apply(struct gdb_target *t, struct vcpu *vcpu, bool step, bool blo
 		.enabled = step || t->n_breakpoints,
 		.single_step = step,
 		.software_breakpoints = t->n_software,
-		.block_interrupts = block_interrupts,
+		.block_interrupts = step && block_interrupts,
 		.dr7 = t->dr7,
 	};
 

@@ -100,6 +100,25 @@ static void forget_what_comes_again(struct gdb_stub *gdb)
 			gdb->vcpus[i].news = false;
 }
 
+/* A debug exception ends HLT (Intel SDM vol. 2, HLT), so a step of a halted vCPU is the instruction
+ * after it. */
+static void end_hlt(struct vcpu *vcpu)
+{
+	struct hav_state *state AUTO_FREE = xcalloc(1, sizeof(*state));
+	struct error *err ERROR_AUTO = NULL;
+	int r;
+
+	/* Either the local APIC's model knows of it, or the backend. */
+	vcpu->irq.halted = false;
+	r = hav_vcpu_get_state(vcpu->hav, HAV_STATE_MP, state, &err);
+	if (r == 0 && state->mp == HAV_MP_HALTED) {
+		state->mp = HAV_MP_RUNNABLE;
+		r = hav_vcpu_set_state(vcpu->hav, HAV_STATE_MP, state, &err);
+	}
+	if (r < 0)
+		LOG_ONCE("gdb: %s", error_message(err));
+}
+
 static void set_vcpu(struct gdb_stub *gdb, unsigned i, bool hold, bool step)
 {
 	struct vcpu *vcpu = &machine_of(gdb)->vcpus[i];
@@ -110,6 +129,8 @@ static void set_vcpu(struct gdb_stub *gdb, unsigned i, bool hold, bool step)
 	gdb->vcpus[i].stepping = step;
 	if (!step && !was_stepping && !gdb->target.changed)
 		return;
+	if (step)
+		end_hlt(vcpu);
 	if (gdb_break_apply(&gdb->target, vcpu, step, gdb->sstep & GDB_SSTEP_NOIRQ, &err) < 0)
 		LOG_ONCE("gdb: %s", error_message(err));
 }

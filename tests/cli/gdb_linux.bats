@@ -26,26 +26,28 @@ symbol() {
 	tr -d '\r' <console | awk -v name="$1" '$3 == name { print "0x" $1; exit }'
 }
 
-@test "Debian's kernel: registers, memory, two processors, steps, Ctrl-C; detached it goes on, killed it ends" {
+# Where it steps is known, and interrupts are off there; each processor has its own work.
+@test "Debian's kernel: registers, memory, two processors, breakpoints, steps, Ctrl-C; detached it goes on, killed it ends" {
 	linux_append=nokaslr
-	linux_start 'grep -E " (__x64_sys_sethostname|linux_banner|jiffies_64|start_kernel)$" /proc/kallsyms
-		echo 1 >/sys/devices/system/cpu/cpu1/online; (while :; do :; done) & echo told
-		while :; do hostname a; sleep 0.1; echo tick; done' -smp 2 -gdb unix:gdb,server=on,wait=off
-	linux_await told
+	linux_start 'grep -E " (__x64_sys_sethostname|linux_banner|entry_SYSCALL_64)$" /proc/kallsyms
+		echo 1 >/sys/devices/system/cpu/cpu1/online; taskset 2 sh -c "while :; do :; done" & taskset -p 1 $$; echo told
+		while :; do hostname a; usleep 100000; echo tick; done' -smp 2 -gdb unix:gdb,server=on,wait=off
+	linux_await tick
 	debug "info threads" "info registers efer cr0 cr4" "p \$cr3 != 0" "x/s $(symbol linux_banner)" \
-		"thread 2" "info registers efer" "p \$gs_base != 0 || \$k_gs_base != 0" "set \$before = \$rip" \
-		"thread 1" "stepi" "stepi" "thread 2" "p \$rip == \$before" "thread 1" \
+		"break *$(symbol __x64_sys_sethostname)" "continue" "delete" "break *$(symbol entry_SYSCALL_64)" "continue" \
+		"delete" "thread 2" "info registers efer" "p \$gs_base != 0 || \$k_gs_base != 0" "set \$before = \$rip" \
+		"thread 1" "x/2i \$rip" "stepi" "p/x \$rip - $(symbol entry_SYSCALL_64)" "stepi" "thread 2" "p \$rip == \$before" \
+		"thread 1" \
 		"python import threading,os,signal; threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()" \
 		"continue" "info registers rip" "detach"
-	said "CPU#0" "CPU#1" "LMA" "PG" "PAE" "= 1" "Linux version 6" "thread 2" "LMA" "= 1" "thread 1" "thread 2" "= 1" \
-		"SIGINT" "rip " "detached]"
+	said "CPU#0" "CPU#1" "LMA" "PG" "PAE" "= 1" "Linux version 6" "Breakpoint 1, " "Breakpoint 2, " "thread 2" "LMA" "= 1" \
+		"thread 1" swapgs "= 0x3" "thread 2" "= 1" "SIGINT" "rip " "detached]"
 	ticks=$(grep -c tick console)
-	for _ in {1..60}; do
+	for _ in {1..600}; do
 		[ "$(grep -c tick console)" -le "$((ticks + 2))" ] || break
-		sleep 1
+		sleep 0.1
 	done
 	[ "$(grep -c tick console)" -gt "$((ticks + 2))" ]
-	symbol start_kernel >"$BATS_FILE_TMPDIR/start_kernel"
 	debug kill
 	linux_wait
 	[ "$status" = 0 ]
@@ -59,6 +61,16 @@ symbol() {
 	said "Breakpoint 1, " "Breakpoint 2, "
 	ended 3
 	grep -q "own 1 1" console
+}
+
+@test "interrupts go on between breakpoints" {
+	tiny -append timer=1
+	await_guest
+	debug "break *$(address tick)" "continue" "break *$(address on_timer)" "delete 1" "continue" \
+		"set \$before = *(int *)$(address ticks)" "break *$(address tick)" "delete 2" "continue" \
+		"p *(int *)$(address ticks) > \$before" "delete" "set {int}$(address leave) = 1" "detach"
+	said "Breakpoint 1, " "Breakpoint 2, " "Breakpoint 3, " "= 1" "detached]"
+	ended 3
 }
 
 @test "watchpoints tell who wrote, and who read" {

@@ -35,10 +35,10 @@ tiny() {
 	launch "${command[@]}" "$@"
 }
 
-# await_guest: until it is in its loop.
+# await_guest [TEXT]: until it has said so; by itself it says when it is in its loop.
 await_guest() {
 	for _ in {1..300}; do
-		! grep -q ready console || return 0
+		! grep -q "${1:-ready}" console || return 0
 		sleep 0.1
 	done
 	return 1
