@@ -7,8 +7,8 @@
  * two pages is decoded each time it is met.
  *
  * Zydis decodes. An instruction then gets the function that does it: one of exec_*.c, or
- * soft_exec_native() and a stub of host code. Instructions of extensions that are not listed in
- * offered() do not exist.
+ * soft_exec_native() and a stub of host code, which is made when it is first run. Instructions of
+ * extensions that are not listed in offered() do not exist.
  */
 #include "hav/soft/decode.h"
 
@@ -17,8 +17,6 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-
-#define MAX_INSN 15
 
 static const struct {
 	ZydisMachineMode machine;
@@ -247,7 +245,7 @@ static soft_fn *function_of(const struct soft_insn *insn)
 	return fn;
 }
 
-static void translate(struct soft_vcpu *cpu, const struct soft_decoded *d, struct soft_insn *insn)
+static void take(const struct soft_decoded *d, struct soft_insn *insn)
 {
 	insn->mnemonic = d->insn.mnemonic;
 	insn->opsize = d->insn.operand_width / 8;
@@ -270,31 +268,50 @@ static void translate(struct soft_vcpu *cpu, const struct soft_decoded *d, struc
 		return;
 	}
 	insn->fn = function_of(insn);
-	if (insn->fn)
-		return;
-	insn->stub = insn->hidden_memory ? NULL : soft_stub(cpu, d, insn);
-	insn->fn = insn->stub ? soft_exec_native : soft_exec_undefined;
+	if (!insn->fn)
+		insn->fn = insn->hidden_memory ? soft_exec_undefined : soft_exec_unstubbed;
 }
 
-/* n bytes are there; false when more are needed. What is no instruction becomes one that is #UD. */
-static bool decode(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n, struct soft_insn *insn)
+bool soft_is_native(const struct soft_insn *insn)
 {
-	struct soft_decoded d;
+	return insn->fn == soft_exec_unstubbed;
+}
+
+/* What is no instruction becomes one that is #UD. */
+static ZyanStatus decode(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
+			 struct soft_insn *insn, struct soft_decoded *d)
+{
 	ZydisDecoder decoder;
 	ZyanStatus status;
 
 	*insn = (struct soft_insn){ .length = 1, .fn = soft_exec_undefined };
 	memcpy(insn->bytes, bytes, n);
 	ZydisDecoderInit(&decoder, modes[cpu->mode / 16].machine, modes[cpu->mode / 16].stack);
-	status = ZydisDecoderDecodeFull(&decoder, bytes, n, &d.insn, d.ops);
-	if (status == ZYDIS_STATUS_NO_MORE_DATA && n < MAX_INSN)
+	status = ZydisDecoderDecodeFull(&decoder, bytes, n, &d->insn, d->ops);
+	if (ZYAN_SUCCESS(status)) {
+		insn->length = d->insn.length;
+		take(d, insn);
+	}
+	return status;
+}
+
+bool soft_decode(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
+		 struct soft_insn *insn, struct soft_decoded *d)
+{
+	return ZYAN_SUCCESS(decode(cpu, bytes, n, insn, d));
+}
+
+/* The same to be run; false when more than these n bytes are needed. */
+static bool decode_to_run(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
+			  struct soft_insn *insn)
+{
+	struct soft_decoded d;
+	ZyanStatus status = decode(cpu, bytes, n, insn, &d);
+
+	if (status == ZYDIS_STATUS_NO_MORE_DATA && n < SOFT_MAX_INSN)
 		return false;
 	if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA)
 		insn->fn = soft_exec_too_long;
-	if (ZYAN_SUCCESS(status)) {
-		insn->length = d.insn.length;
-		translate(cpu, &d, insn);
-	}
 	return true;
 }
 
@@ -369,7 +386,7 @@ static struct soft_code_page *code_page(struct soft_vcpu *cpu, uint64_t gpa,
 }
 
 /* Where linear is to be fetched from. */
-static enum soft_result fetch_gpa(struct soft_vcpu *cpu, uint64_t linear, uint64_t *gpa)
+enum soft_result soft_fetch_gpa(struct soft_vcpu *cpu, uint64_t linear, uint64_t *gpa)
 {
 	unsigned tlb = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
 	uint16_t place = soft_tlb_place(linear);
@@ -385,23 +402,23 @@ static enum soft_result fetch_gpa(struct soft_vcpu *cpu, uint64_t linear, uint64
 static enum soft_result fetch_spanning(struct soft_vcpu *cpu, const uint8_t *first, unsigned n,
 				       uint64_t linear, const struct soft_insn **insn)
 {
-	uint8_t bytes[MAX_INSN];
+	uint8_t bytes[SOFT_MAX_INSN];
 	uint64_t gpa, next = linear + n;
 	enum soft_result r;
 	const uint8_t *host;
 
 	if (cpu->mode != 64)
 		next = (uint32_t)next;
-	r = fetch_gpa(cpu, next, &gpa);
+	r = soft_fetch_gpa(cpu, next, &gpa);
 	if (r)
 		return r;
-	host = soft_host(cpu->vm, gpa, MAX_INSN - n);
+	host = soft_host(cpu->vm, gpa, SOFT_MAX_INSN - n);
 	memcpy(bytes, first, n);
 	if (host)
-		memcpy(bytes + n, host, MAX_INSN - n);
+		memcpy(bytes + n, host, SOFT_MAX_INSN - n);
 	else
-		memset(bytes + n, 0xff, MAX_INSN - n);
-	decode(cpu, bytes, MAX_INSN, &cpu->spanning);
+		memset(bytes + n, 0xff, SOFT_MAX_INSN - n);
+	decode_to_run(cpu, bytes, SOFT_MAX_INSN, &cpu->spanning);
 	*insn = &cpu->spanning;
 	return SOFT_DONE;
 }
@@ -417,12 +434,13 @@ static enum soft_result fetch_nothing(struct soft_vcpu *cpu, const struct soft_i
 static enum soft_result fetch_new(struct soft_vcpu *cpu, struct soft_code_page *page,
 				  uint64_t linear, const struct soft_insn **insn)
 {
-	unsigned offset = linear & SOFT_PAGE_MASK, n = MIN(SOFT_PAGE - offset, (unsigned)MAX_INSN);
+	unsigned offset = linear & SOFT_PAGE_MASK,
+		 n = MIN(SOFT_PAGE - offset, (unsigned)SOFT_MAX_INSN);
 	struct soft_insn *kept = &cpu->insns[cpu->n_insns];
-	uint8_t bytes[MAX_INSN];
+	uint8_t bytes[SOFT_MAX_INSN];
 
 	memcpy(bytes, page->host + offset, n);
-	if (!decode(cpu, bytes, n, kept))
+	if (!decode_to_run(cpu, bytes, n, kept))
 		return fetch_spanning(cpu, bytes, n, linear, insn);
 	page->at[offset] = cpu->n_insns++;
 	*insn = kept;
@@ -449,7 +467,7 @@ enum soft_result soft_fetch(struct soft_vcpu *cpu, const struct soft_insn **insn
 			     page->generation)) {
 		const struct soft_slot *slot;
 
-		r = fetch_gpa(cpu, linear, &gpa);
+		r = soft_fetch_gpa(cpu, linear, &gpa);
 		if (r)
 			return r;
 		gpa &= ~(uint64_t)SOFT_PAGE_MASK;

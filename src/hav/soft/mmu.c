@@ -38,8 +38,7 @@
 
 /* --- The TLB ---- */
 
-/* A place of a table was filled. */
-static void journal_add(struct soft_journal *j, uint16_t place, bool global)
+void soft_journal_add(struct soft_journal *j, uint16_t place, bool global)
 {
 	uint8_t *state = &j->state[place], listed = JOURNAL_LISTED << global;
 
@@ -78,6 +77,7 @@ void soft_tlb_flush(struct soft_vcpu *cpu, bool global_too)
 	if (global_too)
 		cpu->large.n = 0;
 	cpu->page = NULL;
+	soft_jumps_flush(cpu, global_too);
 }
 
 static bool may_be_large(const struct soft_large *large, uint64_t linear)
@@ -120,6 +120,7 @@ void soft_tlb_flush_page(struct soft_vcpu *cpu, uint64_t linear)
 	for (unsigned t = 0; t < N_TLBS; t++)
 		forget(&cpu->tlb[t], soft_tlb_place(linear));
 	cpu->page = NULL;
+	soft_jumps_flush_page(cpu, linear);
 }
 
 void soft_tlb_flush_writes(struct soft_vcpu *cpu)
@@ -353,7 +354,7 @@ static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned which, const s
 	tlb->read[place] = !cpu->watch && (!paging || allowed(cpu, w, ACCESS_READ, which)) ? tag
 											   : 0;
 	tlb->write[place] = !cpu->watch && writable ? tag : 0;
-	journal_add(&tlb->journal, place, w->global);
+	soft_journal_add(&tlb->journal, place, w->global);
 }
 
 enum soft_result soft_translate(struct soft_vcpu *cpu, uint64_t linear, unsigned access,
@@ -466,7 +467,7 @@ static enum soft_result access_physical(struct soft_vcpu *cpu, uint64_t gpa, uin
 
 		soft_copy(write ? host : data, write ? data : host, size);
 		if (write)
-			soft_code_written(&slot->code[(gpa - slot->gpa) / SOFT_PAGE]);
+			soft_code_written(cpu->vm, &slot->code[(gpa - slot->gpa) / SOFT_PAGE]);
 		return SOFT_DONE;
 	}
 	while (size) {
@@ -571,6 +572,6 @@ enum soft_result soft_span_done(struct soft_vcpu *cpu, struct soft_span *span)
 	if (span->bounced)
 		return access_slow(cpu, span->linear, span->host, span->size, true, cpu->tlb_now);
 	if (unlikely(span->code))
-		soft_code_written(span->code);
+		soft_code_written(cpu->vm, span->code);
 	return SOFT_DONE;
 }

@@ -79,7 +79,15 @@ _Static_assert(offsetof(struct soft_stub_frame, fx) == 64, "soft_stub_fault");
 
 /* --- Faults ---- */
 
+/* Whose code this thread runs just now. */
 static __thread struct soft_vcpu *running;
+
+void soft_native_running(struct soft_vcpu *cpu)
+{
+	running = cpu;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
 static struct sigaction previous[NSIG];
 
 static void on_fault(int signal, siginfo_t *info, void *context)
@@ -88,11 +96,17 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	greg_t *regs = uc->uc_mcontext.gregs;
 	struct soft_vcpu *cpu = running;
 	unsigned trap = regs[REG_TRAPNO];
+	uint64_t to, rcx;
 
 	if (cpu && soft_in_stubs(cpu->vm, regs[REG_RIP]) && trap != EXC_PF) {
 		regs[REG_RIP] = (greg_t)soft_stub_fault;
 		regs[REG_RDI] = (greg_t)&cpu->frame;
 		regs[REG_RAX] = trap + 1;
+		return;
+	}
+	if (cpu && trap != EXC_PF && soft_jit_fault(cpu, regs[REG_RIP], &to, &rcx)) {
+		regs[REG_RIP] = to;
+		regs[REG_RCX] = rcx;
 		return;
 	}
 	if (previous[signal].sa_flags & SA_SIGINFO)
@@ -544,6 +558,19 @@ static enum soft_result run_locked(struct soft_vcpu *cpu, const struct soft_insn
 	r = run_on_memory(cpu, insn);
 	pthread_mutex_unlock(&cpu->vm->split_lock);
 	return r;
+}
+
+/* Instructions are a vCPU's own: they may be written to. */
+enum soft_result soft_exec_unstubbed(struct soft_vcpu *cpu, const struct soft_insn *insn)
+{
+	struct soft_insn *own = (struct soft_insn *)insn;
+	struct soft_decoded d;
+	struct soft_insn again;
+
+	if (soft_decode(cpu, insn->bytes, insn->length, &again, &d))
+		own->stub = soft_stub(cpu, &d, own);
+	own->fn = own->stub ? soft_exec_native : soft_exec_undefined;
+	return own->fn(cpu, own);
 }
 
 enum soft_result soft_exec_native(struct soft_vcpu *cpu, const struct soft_insn *insn)

@@ -99,6 +99,9 @@ struct soft_stubs {
 int soft_stubs_create(struct soft_stubs *stubs, struct error **err);
 void soft_stubs_destroy(struct soft_stubs *stubs);
 void soft_native_init(void);
+struct soft_vcpu;
+/* Faults of this thread's are this vCPU's from now on; NULL: nobody's. */
+void soft_native_running(struct soft_vcpu *cpu);
 
 struct soft_hav {
 	struct hav hav;
@@ -157,6 +160,14 @@ static inline uint64_t soft_tlb_tag(uint64_t linear)
 {
 	return -((linear >> 12) + 1);
 }
+
+/* Translated code by the low bits of its linear address; tag + address is 0. */
+struct soft_jumps {
+	uint64_t tag[SOFT_PLACES];
+	const void *code[SOFT_PLACES];
+	struct soft_journal journal;
+	uint64_t pages[64]; /* a bit for each page, by the low bits of its number, that has any */
+};
 
 /* Linear addresses from which large pages may be in the TLB. */
 #define SOFT_LARGE 8
@@ -256,7 +267,8 @@ enum {
 	ATTENTION_KICK = 1 << 0,
 	ATTENTION_FLUSH_WRITES = 1 << 1, /* forget which pages may be written */
 	ATTENTION_FLUSH_ALL = 1 << 2,
-	ATTENTION_EVENT = 1 << 3, /* an interrupt, NMI, the window, TF, debugging: look */
+	ATTENTION_CODE = 1 << 3,  /* code pages were written */
+	ATTENTION_EVENT = 1 << 4, /* an interrupt, NMI, the window, TF, debugging: look */
 };
 
 struct soft_fault {
@@ -338,8 +350,15 @@ struct soft_vcpu {
 	struct soft_insn *insns;
 	uint32_t n_code_pages, n_insns;
 
+	/* The translator's: jit.c. */
+	struct soft_jit *jit; /* NULL: interpret all */
+	uint64_t page_base;   /* linear, of the page translated code runs in */
+	uint64_t host_rsp, jit_target, jit_saved, jit_site;
+	uint8_t jit_of, jit_flags; /* OF, and the others as LAHF has them */
+
 	struct soft_large large;
 	struct soft_tlb tlb[N_TLBS];
+	struct soft_jumps jumps[N_TLBS];
 };
 
 static inline struct soft_vcpu *to_soft(struct hav_vcpu *vcpu)
@@ -368,14 +387,8 @@ static inline bool soft_is_code(uint32_t generation)
 {
 	return generation & SOFT_CODE_READY;
 }
-/* After a write to a page: a new generation, without code. */
-static inline void soft_code_written(_Atomic uint32_t *code)
-{
-	uint32_t now = atomic_load(code);
-
-	while ((now & 3) && !atomic_compare_exchange_weak(code, &now, (now | 3) + 1))
-		;
-}
+/* After a write to a page: a new generation, without code; vCPUs are told. */
+void soft_code_written(struct soft_vm *vm, _Atomic uint32_t *code);
 /* Does what others asked for with cpu->attention. */
 void soft_attend(struct soft_vcpu *cpu);
 
@@ -503,6 +516,25 @@ static inline enum soft_result soft_read_system(struct soft_vcpu *cpu, uint64_t 
 {
 	return soft_read(cpu, linear, data, size, TLB_SUPERVISOR_AC);
 }
+
+/* A place of a table was filled. */
+void soft_journal_add(struct soft_journal *journal, uint16_t place, bool global);
+
+/* --- jit.c ---------------------------------------------------------------------------------- */
+
+int soft_jit_create(struct soft_vcpu *cpu, struct error **err);
+void soft_jit_destroy(struct soft_vcpu *cpu);
+/* Runs translated code from cpu->rip on for a while, making it if need be. */
+enum soft_result soft_jit_run(struct soft_vcpu *cpu);
+/* One instruction, interpreted (vcpu.c). */
+enum soft_result soft_interpret(struct soft_vcpu *cpu);
+/* Forgets code of pages that were written since. */
+void soft_jit_validate(struct soft_vcpu *cpu);
+void soft_jit_flush(struct soft_vcpu *cpu);
+void soft_jumps_flush(struct soft_vcpu *cpu, bool global_too);
+void soft_jumps_flush_page(struct soft_vcpu *cpu, uint64_t linear);
+/* For a signal's handler, when translated code has faulted: where to go on, and RCX there. */
+bool soft_jit_fault(const struct soft_vcpu *cpu, uint64_t rip, uint64_t *to, uint64_t *rcx);
 
 /* --- decode.c, native.c ---------------------------------------------------------------------- */
 

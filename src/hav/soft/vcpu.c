@@ -230,7 +230,7 @@ static uint64_t following(const struct soft_vcpu *cpu, const struct soft_insn *i
 	return cpu->mode == 32 ? (uint32_t)rip : (uint16_t)rip;
 }
 
-static enum soft_result one(struct soft_vcpu *cpu)
+enum soft_result soft_interpret(struct soft_vcpu *cpu)
 {
 	const struct soft_insn *insn;
 	enum soft_result r;
@@ -262,7 +262,7 @@ static enum soft_result one_watched(struct soft_vcpu *cpu)
 			return delivered(cpu, soft_raise(cpu, EXC_DB));
 		}
 	}
-	r = one(cpu);
+	r = soft_interpret(cpu);
 	if (r == SOFT_EXIT && cpu->exit.reason != HAV_EXIT_HLT)
 		return r;
 	/* RF lasts for one instruction, but IRET and POPF load it for the next. */
@@ -320,8 +320,10 @@ int soft_run(struct hav_vcpu *vcpu, struct hav_exit *exit, struct error **err)
 	do {
 		if (unlikely(atomic_load_explicit(&cpu->attention, memory_order_relaxed)))
 			r = attend(cpu);
+		else if (cpu->mode == 64 && cpu->jit)
+			r = soft_jit_run(cpu);
 		else
-			r = one(cpu);
+			r = soft_interpret(cpu);
 	} while (likely(r == SOFT_DONE));
 	atomic_store(&cpu->in_guest, false);
 	cpu->exited = true;
@@ -399,6 +401,7 @@ int soft_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct 
 
 	cpu->debug = *debug;
 	soft_code_flush(cpu); /* INT3s may have been put into guest memory, or taken away */
+	soft_jit_flush(cpu);
 	soft_update_mode(cpu);
 	return 0;
 }
@@ -651,7 +654,8 @@ int soft_vcpu_create(struct hav_vm *hvm, uint32_t id, struct hav_vcpu **out, str
 	cpu->vcpu.ops = hvm->ops;
 	cpu->vm = vm;
 	cpu->id = id;
-	if (soft_code_create(cpu, err) < 0) {
+	if (soft_code_create(cpu, err) < 0 || soft_jit_create(cpu, err) < 0) {
+		soft_jit_destroy(cpu);
 		soft_code_destroy(cpu);
 		unmake(cpu);
 		return -1;
@@ -676,6 +680,7 @@ void soft_vcpu_destroy(struct hav_vcpu *vcpu)
 	atomic_store(&cpu->vm->vcpus[cpu->id], NULL);
 	pthread_mutex_unlock(&cpu->vm->lock);
 	soft_code_destroy(cpu);
+	soft_jit_destroy(cpu);
 	free(cpu->cpuid);
 	unmake(cpu);
 }

@@ -51,7 +51,12 @@ void soft_attend(struct soft_vcpu *cpu)
 	if (atomic_load(&cpu->attention) & ATTENTION_FLUSH_ALL) {
 		soft_tlb_flush(cpu, true);
 		soft_code_flush(cpu);
+		soft_jit_flush(cpu);
 		atomic_fetch_and(&cpu->attention, ~(unsigned)ATTENTION_FLUSH_ALL);
+	}
+	if (atomic_load(&cpu->attention) & ATTENTION_CODE) {
+		atomic_fetch_and(&cpu->attention, ~(unsigned)ATTENTION_CODE);
+		soft_jit_validate(cpu);
 	}
 }
 
@@ -113,6 +118,18 @@ uint32_t soft_code_begin(struct soft_vcpu *cpu, _Atomic uint32_t *code)
 	}
 	atomic_flag_clear(&cpu->vm->code_lock);
 	return now;
+}
+
+void soft_code_written(struct soft_vm *vm, _Atomic uint32_t *code)
+{
+	uint32_t now = atomic_load(code);
+
+	do
+		if (!(now & 3))
+			return;
+	while (!atomic_compare_exchange_weak(code, &now, (now | 3) + 1));
+	if (soft_is_code(now))
+		ask_others(NULL, vm, ATTENTION_CODE);
 }
 
 /* --- Calls of the API ---- */

@@ -1,0 +1,382 @@
+/*
+ * Software backend: the translator's cache, and running what is in it.
+ *
+ * Each vCPU has a cache of its own and translates for itself: nothing here is locked, and code may
+ * name its vCPU. Translated code is kept by the page it came from and by TLB, as that is part of it
+ * (translate.c); page->at[] says where an instruction's code is, and code may be entered at any.
+ *
+ * In a page, jumps go straight from code to code: when one is first taken, code is left with
+ * JIT_CHAIN, and then the jump is made to go there. Beyond a page the mapping decides, and that may
+ * change; so cpu->jumps, a table by linear address, says where to go; it is filled here, and
+ * flushed with the TLB.
+ *
+ * A page that is written gets a new generation (vm.c) and all vCPUs are asked for their attention.
+ * Code looks for that wherever it jumps backwards or out of its page. Then code of pages that are
+ * not what they were is forgotten, with the table of jumps: nothing else leads into a page.
+ *
+ * While code runs, host registers are the guest's (soft_host_reg); RSP is right below the vCPU,
+ * with room for signal handlers' frames under it.
+ */
+#include "hav/soft/jit.h"
+
+#include "base/error.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+_Static_assert(sizeof(struct soft_vcpu) < INT32_MAX, "reached by displacements");
+
+typedef uint32_t enter_fn(struct soft_vcpu *cpu, const void *code);
+
+/* --- In and out ---- */
+
+static const uint8_t saved[] = { RBX, RBP, R12, R13, R14, R15 };
+
+static struct emit_mem gpr_at(unsigned reg)
+{
+	return (struct emit_mem){ RSP, NO_REG, 1,
+				  SOFT_JIT_RSP + (int)offsetof(struct soft_vcpu, frame.gpr) +
+					  8 * (int)reg };
+}
+
+static void emit_guest_registers(struct emitter *e, uint32_t op)
+{
+	for (unsigned reg = 0; reg < 16; reg++)
+		if (soft_host_reg[reg] != NO_REG)
+			emit_op_mem(e, op, soft_host_reg[reg], gpr_at(reg));
+}
+
+/* uint32_t enter(cpu, code): the C library's calling convention on the outside. */
+static void emit_enter(struct emitter *e)
+{
+	static const uint8_t flags[] = {
+		0x04, 0x7f, /* add al, 0x7f: OF, if it was 1 */
+		0x9e,       /* sahf */
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(saved); i++) {
+		if (saved[i] >= 8)
+			emit8(e, 0x41);
+		emit8(e, 0x50 | (saved[i] & 7));
+	}
+	emit_op_mem(e, MOV_STORE, RSP,
+		    (struct emit_mem){ RDI, NO_REG, 1, (int)offsetof(struct soft_vcpu, host_rsp) });
+	emit_op_mem(e, LEA, RSP, (struct emit_mem){ RDI, NO_REG, 1, -SOFT_JIT_RSP });
+	emit_op_mem(e, MOV_STORE, RSI, STATE(jit_target));
+	emit_op_mem(e, OP_0F | 0xb7, RAX, STATE(jit_of)); /* movzx eax, [OF and the others] */
+	emit_bytes(e, flags, sizeof(flags));
+	emit_guest_registers(e, MOV_LOAD);
+	emit_op_mem(e, 0xff, 4, STATE(jit_target));
+}
+
+/* Where translated code goes with JIT_WORD() in ECX, and its own place in R11 to be chained. */
+static void emit_leave(struct emitter *e)
+{
+	static const uint8_t flags[] = {
+		0x9f,             /* lahf */
+		0x0f, 0x90, 0xc0, /* seto al */
+		0x66,
+	};
+
+	emit_guest_registers(e, MOV_STORE);
+	emit_bytes(e, flags, sizeof(flags));
+	emit_op_mem(e, 0x89, RAX, STATE(jit_of));
+	emit_op_mem(e, MOV_STORE, HOST_LINEAR, STATE(jit_site));
+	emit_op_reg(e, 0x89, HOST_COUNT, RAX);
+	emit_op_mem(e, MOV_LOAD, RSP, STATE(host_rsp));
+	for (unsigned i = ARRAY_SIZE(saved); i-- > 0;) {
+		if (saved[i] >= 8)
+			emit8(e, 0x41);
+		emit8(e, 0x58 | (saved[i] & 7));
+	}
+	emit8(e, 0xc3);
+}
+
+/* No address that belongs at this place has this tag. */
+static void forget(struct soft_jumps *jumps, uint16_t place)
+{
+	jumps->tag[place] = -(uint64_t)(place ^ 1);
+	jumps->code[place] = NULL;
+}
+
+/* --- The cache ---- */
+
+static void *reserve(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_cache(struct soft_jit *jit)
+{
+	int fd AUTO_CLOSE = memfd_create("revirt-code", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, SOFT_JIT_SIZE) < 0)
+		return -1;
+	jit->writable = mmap(NULL, SOFT_JIT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	jit->code = mmap(NULL, SOFT_JIT_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	jit->pages = reserve(SOFT_JIT_PAGES * sizeof(*jit->pages));
+	jit->origins = reserve(SOFT_JIT_ORIGINS * sizeof(*jit->origins));
+	return jit->writable == MAP_FAILED || jit->code == MAP_FAILED || !jit->pages ||
+			       !jit->origins
+		       ? -1
+		       : 0;
+}
+
+/* Without BMI2 there is no translator. */
+static bool host_can(void)
+{
+	return __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("bmi");
+}
+
+int soft_jit_create(struct soft_vcpu *cpu, struct error **err)
+{
+	struct soft_jit *jit;
+	struct emitter e;
+
+	if (!host_can())
+		return 0;
+	jit = xcalloc(1, sizeof(*jit));
+	cpu->jit = jit;
+	if (map_cache(jit) < 0) {
+		error_set_errno(err, errno, "cannot make room for translated code");
+		return -1;
+	}
+	e.at = jit->writable;
+	emit_enter(&e);
+	jit->leave = ALIGN_UP(e.at - jit->writable, 16);
+	e.at = jit->writable + jit->leave;
+	emit_leave(&e);
+	jit->begin = ALIGN_UP(e.at - jit->writable, 64);
+	soft_jit_flush(cpu);
+	for (unsigned t = 0; t < N_TLBS; t++)
+		forget(&cpu->jumps[t], 0); /* 0 as a tag would do for address 0 only */
+	return 0;
+}
+
+static void release(void *p, size_t size)
+{
+	if (p && p != MAP_FAILED)
+		munmap(p, size);
+}
+
+void soft_jit_destroy(struct soft_vcpu *cpu)
+{
+	struct soft_jit *jit = cpu->jit;
+
+	if (!jit)
+		return;
+	release(jit->writable, SOFT_JIT_SIZE);
+	release((void *)jit->code, SOFT_JIT_SIZE);
+	release(jit->pages, SOFT_JIT_PAGES * sizeof(*jit->pages));
+	release(jit->origins, SOFT_JIT_ORIGINS * sizeof(*jit->origins));
+	free(jit);
+	cpu->jit = NULL;
+}
+
+void soft_jit_flush(struct soft_vcpu *cpu)
+{
+	struct soft_jit *jit = cpu->jit;
+
+	if (!jit)
+		return;
+	jit->used = jit->begin;
+	jit->n_pages = jit->n_origins = 0;
+	jit->flushes++;
+	memset(jit->hash, 0, sizeof(jit->hash));
+	soft_jumps_flush(cpu, true);
+}
+
+void soft_jit_validate(struct soft_vcpu *cpu)
+{
+	struct soft_jit *jit = cpu->jit;
+	bool any = false;
+
+	for (uint32_t i = 0; jit && i < jit->n_pages; i++) {
+		struct soft_jit_page *page = &jit->pages[i];
+
+		if (page->generation && atomic_load(page->current) != page->generation) {
+			page->generation = 0;
+			any = true;
+		}
+	}
+	if (any)
+		soft_jumps_flush(cpu, true);
+}
+
+/* --- Jumps by linear address ---- */
+
+static void flush_jumps(struct soft_jumps *jumps, bool global_too)
+{
+	struct soft_journal *j = &jumps->journal;
+
+	for (unsigned which = 0; which <= global_too; which++) {
+		for (unsigned i = 0; i < j->n[which]; i++) {
+			uint16_t place = j->places[which][i];
+
+			if (which == JOURNAL_GLOBAL || !(j->state[place] & JOURNAL_NOW_GLOBAL)) {
+				forget(jumps, place);
+			}
+			j->state[place] &= ~(JOURNAL_LISTED << which);
+		}
+		j->n[which] = 0;
+	}
+	if (global_too)
+		memset(jumps->pages, 0, sizeof(jumps->pages));
+}
+
+void soft_jumps_flush(struct soft_vcpu *cpu, bool global_too)
+{
+	for (unsigned t = 0; t < N_TLBS; t++)
+		flush_jumps(&cpu->jumps[t], global_too);
+}
+
+void soft_jumps_flush_page(struct soft_vcpu *cpu, uint64_t linear)
+{
+	for (unsigned t = 0; t < N_TLBS; t++)
+		if (cpu->jumps[t].pages[linear >> 18 & 63] & BIT(linear >> 12 & 63))
+			flush_jumps(&cpu->jumps[t], true);
+}
+
+static void add_jump(struct soft_vcpu *cpu, uint64_t rip, const void *code)
+{
+	struct soft_jumps *jumps = &cpu->jumps[cpu->tlb_now];
+	const struct soft_tlb *tlb = &cpu->tlb[cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR];
+	uint16_t place = rip;
+
+	jumps->tag[place] = -rip;
+	jumps->code[place] = code;
+	jumps->pages[rip >> 18 & 63] |= BIT(rip >> 12 & 63);
+	soft_journal_add(&jumps->journal, place,
+			 tlb->journal.state[soft_tlb_place(rip)] & JOURNAL_NOW_GLOBAL);
+}
+
+/* --- Code for an address ---- */
+
+static struct soft_jit_page *page_of(struct soft_vcpu *cpu, uint64_t gpa,
+				     const struct soft_slot *slot)
+{
+	struct soft_jit *jit = cpu->jit;
+	struct soft_jit_page **head, *page;
+
+	if (jit->used + SOFT_JIT_MARGIN > SOFT_JIT_SIZE || jit->n_pages == SOFT_JIT_PAGES ||
+	    jit->n_origins + SOFT_PAGE > SOFT_JIT_ORIGINS)
+		soft_jit_flush(cpu);
+	head = &jit->hash[(gpa / SOFT_PAGE * N_TLBS + cpu->tlb_now) % SOFT_JIT_HASH];
+	for (page = *head; page; page = page->next)
+		if (page->gpa == gpa && page->tlb == cpu->tlb_now)
+			break;
+	if (!page) {
+		page = &jit->pages[jit->n_pages++];
+		page->gpa = gpa;
+		page->tlb = cpu->tlb_now;
+		page->generation = 0;
+		page->current = &slot->code[(gpa - slot->gpa) / SOFT_PAGE];
+		page->host = slot->host + (gpa - slot->gpa);
+		page->next = *head;
+		*head = page;
+	}
+	if (!page->generation || atomic_load(page->current) != page->generation) {
+		if (page->generation) /* jumps may still lead into what it was */
+			soft_jumps_flush(cpu, true);
+		memset(page->at, 0, sizeof(page->at));
+		page->generation = soft_code_begin(cpu, page->current);
+	}
+	return page;
+}
+
+/* NULL when the instruction must be interpreted: it faults, or there is nothing. */
+static const void *find(struct soft_vcpu *cpu)
+{
+	uint64_t rip = cpu->rip, gpa;
+	const struct soft_slot *slot;
+	struct soft_jit_page *page;
+	unsigned offset = rip & SOFT_PAGE_MASK;
+
+	if (!soft_canonical(rip) || soft_fetch_gpa(cpu, rip, &gpa))
+		return NULL;
+	slot = soft_slot(cpu->vm, gpa);
+	if (!slot)
+		return NULL;
+	page = page_of(cpu, gpa & ~(uint64_t)SOFT_PAGE_MASK, slot);
+	if (!page->at[offset])
+		soft_translate_code(cpu, page, offset);
+	return cpu->jit->code + page->at[offset];
+}
+
+static const void *find_fast(struct soft_vcpu *cpu)
+{
+	const struct soft_jumps *jumps = &cpu->jumps[cpu->tlb_now];
+	uint16_t place = cpu->rip;
+	const void *code;
+
+	if (likely(jumps->code[place] && jumps->tag[place] == -cpu->rip))
+		return jumps->code[place];
+	code = find(cpu);
+	if (code)
+		add_jump(cpu, cpu->rip, code);
+	return code;
+}
+
+/* The jump that led here may go on by itself from now on. */
+static void chain(struct soft_vcpu *cpu, uint32_t site)
+{
+	struct soft_jit *jit = cpu->jit;
+	uint32_t flushes = jit->flushes;
+	const uint8_t *code = find(cpu);
+
+	if (code && jit->flushes == flushes)
+		emit_close(jit->writable + site, jit->writable + (code - jit->code));
+}
+
+/* --- Running ---- */
+
+#define LAHF_FLAGS (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF)
+
+enum soft_result soft_jit_run(struct soft_vcpu *cpu)
+{
+	const void *code = find_fast(cpu);
+	uint32_t word;
+
+	if (unlikely(!code))
+		return soft_interpret(cpu);
+	cpu->page_base = cpu->rip & ~(uint64_t)SOFT_PAGE_MASK;
+	cpu->jit_of = !!(cpu->rflags & RFLAGS_OF);
+	cpu->jit_flags = cpu->rflags;
+	soft_native_running(cpu);
+	word = ((enter_fn *)cpu->jit->code)(cpu, code);
+	soft_native_running(NULL);
+	cpu->rflags = (cpu->rflags & ~(uint64_t)(LAHF_FLAGS | RFLAGS_OF)) |
+		      (cpu->jit_flags & LAHF_FLAGS) | (cpu->jit_of ? RFLAGS_OF : 0);
+	cpu->rip = cpu->page_base + (word & 0xffff);
+	if (word >> 16 == JIT_INTERPRET)
+		return soft_interpret(cpu);
+	if (word >> 16 == JIT_CHAIN)
+		chain(cpu, cpu->jit_site);
+	return SOFT_DONE;
+}
+
+bool soft_jit_fault(const struct soft_vcpu *cpu, uint64_t rip, uint64_t *to, uint64_t *rcx)
+{
+	const struct soft_jit *jit = cpu->jit;
+	uint32_t at, low = 0, high;
+
+	if (!jit || rip - (uintptr_t)jit->code >= jit->used)
+		return false;
+	at = rip - (uintptr_t)jit->code;
+	if (at < jit->begin)
+		return false;
+	/* The last instruction that begins at or before it. */
+	for (high = jit->n_origins; high - low > 1;) {
+		uint32_t middle = low + (high - low) / 2;
+
+		*(jit->origins[middle].code <= at ? &low : &high) = middle;
+	}
+	*to = (uintptr_t)(jit->code + jit->leave);
+	*rcx = JIT_WORD(JIT_INTERPRET, jit->origins[low].offset);
+	return true;
+}

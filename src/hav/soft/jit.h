@@ -1,0 +1,72 @@
+/*
+ * Software backend: the translator's parts. jit.c keeps translated code and enters it; translate.c
+ * makes it. How it works: jit.c.
+ */
+#ifndef REVIRT_HAV_SOFT_JIT_H
+#define REVIRT_HAV_SOFT_JIT_H
+
+#include "hav/soft/decode.h"
+#include "hav/soft/emit.h"
+
+/*
+ * Guest registers live in host registers while translated code runs: NO_REG are in the vCPU's
+ * memory. The host's RSP is SOFT_JIT_RSP bytes below the vCPU; RCX, R8 and R11 are the
+ * translator's.
+ */
+extern const uint8_t soft_host_reg[16];
+#define HOST_COUNT  RCX /* what JRCXZ looks at */
+#define HOST_PLACE  R8  /* a place in a table; then a host address */
+#define HOST_LINEAR R11 /* a guest's address */
+/* Its low six bits are 12: RSP is the count for shifts between addresses and pages. */
+#define SOFT_JIT_RSP 52
+#define STATE(field) \
+	((struct emit_mem){ RSP, NO_REG, 1, SOFT_JIT_RSP + (int)offsetof(struct soft_vcpu, field) })
+
+/* Why translated code was left: bits 16 on of what it returns; the others are where, from the page.
+ */
+enum {
+	JIT_GO,        /* go on there */
+	JIT_CHAIN,     /* the same, and the jump at cpu->jit_site may then go there by itself */
+	JIT_INTERPRET, /* the instruction there is for the interpreter */
+};
+#define JIT_WORD(kind, offset) ((uint32_t)(kind) << 16 | (offset))
+
+/* Translated code of one page, for one TLB. */
+struct soft_jit_page {
+	uint64_t gpa;
+	unsigned tlb;
+	uint32_t generation;
+	_Atomic uint32_t *current;
+	const uint8_t *host;
+	struct soft_jit_page *next;
+	uint32_t at[SOFT_PAGE]; /* of the instruction that begins there, where in the cache; 0:
+				   nowhere */
+};
+
+/* Of an instruction of translated code, where it came from. */
+struct soft_jit_origin {
+	uint32_t code;
+	uint16_t offset;
+};
+
+#define SOFT_JIT_SIZE    (32u << 20)
+#define SOFT_JIT_PAGES   4096u
+#define SOFT_JIT_ORIGINS (1u << 20)
+#define SOFT_JIT_HASH    4096u
+struct soft_jit {
+	uint8_t *writable;
+	const uint8_t *code;         /* the same memory */
+	uint32_t used, begin, leave; /* begin: behind the parts that are always there */
+	struct soft_jit_page *pages;
+	struct soft_jit_origin *origins;
+	uint32_t n_pages, n_origins, flushes;
+	struct soft_jit_page *hash[SOFT_JIT_HASH];
+};
+
+/* Room that a translation may need at most. */
+#define SOFT_JIT_MARGIN 65536u
+
+/* Translates from an offset on; page->at[offset] is set afterwards. */
+void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset);
+
+#endif
