@@ -137,6 +137,16 @@ int hav_vm_unmap(struct hav_vm *vm, uint64_t gpa, struct error **err);
 /* Copies and clears the dirty bits of the mapping at gpa, one a page of 4 KiB; bitmap has room for
  * all. */
 int hav_vm_dirty_log(struct hav_vm *vm, uint64_t gpa, uint64_t *bitmap, struct error **err);
+/*
+ * The caller has written to [gpa, gpa + size) itself: a device by DMA, a loader, a debugger. A
+ * backend that keeps guest code in another form then drops what it has of these pages. Call it
+ * after the write, and before the guest is told of it (by an index in memory, an interrupt). Any
+ * thread, async-signal-safe; costs no lock or system call, and a few nanoseconds a page. What is
+ * not mapped is passed over; no mapping or vCPU may be taken away meanwhile.
+ */
+void hav_vm_memory_written(struct hav_vm *vm, uint64_t gpa, uint64_t size);
+/* False: hav_vm_memory_written() does nothing, and may be left out. */
+bool hav_vm_watches_memory(const struct hav_vm *vm);
 
 struct hav_msi {
 	uint64_t address;

@@ -25,6 +25,8 @@ struct hav_backend {
 		      struct error **err);
 	int (*vm_unmap)(struct hav_vm *vm, uint64_t gpa, struct error **err);
 	int (*dirty_log)(struct hav_vm *vm, uint64_t gpa, uint64_t *bitmap, struct error **err);
+	/* NULL: nothing to do. */
+	void (*memory_written)(struct hav_vm *vm, uint64_t gpa, uint64_t size);
 	int (*irq_set)(struct hav_vm *vm, unsigned gsi, bool level, struct error **err);
 	int (*ioapic_route)(struct hav_vm *vm, unsigned pin, const struct hav_msi *msi,
 			    struct error **err);

@@ -158,6 +158,17 @@ EXPORT int hav_vm_dirty_log(struct hav_vm *vm, uint64_t gpa, uint64_t *bitmap, s
 	return vm->ops->dirty_log(vm, gpa, bitmap, err);
 }
 
+EXPORT void hav_vm_memory_written(struct hav_vm *vm, uint64_t gpa, uint64_t size)
+{
+	if (vm->ops->memory_written)
+		vm->ops->memory_written(vm, gpa, size);
+}
+
+EXPORT bool hav_vm_watches_memory(const struct hav_vm *vm)
+{
+	return vm->ops->memory_written;
+}
+
 EXPORT int hav_irq_set(struct hav_vm *vm, unsigned gsi, bool level, struct error **err)
 {
 	if (vm->config.irqchip != HAV_IRQCHIP_KERNEL)

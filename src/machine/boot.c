@@ -105,7 +105,10 @@ int boot_image_load(const struct boot_job *job, const struct boot_image *image, 
 
 	if (!host)
 		return boot_no_room(job, image, gpa + len, err);
-	return boot_image_read(image, offset, host, len, err);
+	if (boot_image_read(image, offset, host, len, err) < 0)
+		return -1;
+	gmem_written(job->gm, gpa, len);
+	return 0;
 }
 
 /* --- Room in guest memory --- */
@@ -160,16 +163,18 @@ int boot_initrd_load(const struct boot_job *job, const struct boot_image *initrd
 void boot_zero(const struct boot_job *job, uint64_t gpa, uint64_t len)
 {
 	char *at = gmem_slice(job->gm, gpa, len);
+	uint64_t left = len;
 
-	while (len) {
-		size_t n = MIN(len, PAGE_SIZE - (uintptr_t)at % PAGE_SIZE);
+	while (left) {
+		size_t n = MIN(left, PAGE_SIZE - (uintptr_t)at % PAGE_SIZE);
 
 		/* Reading fresh memory maps the zero page; only writing would allocate some. */
 		if (at[0] || memcmp(at, at + 1, n - 1) != 0)
 			memset(at, 0, n);
 		at += n;
-		len -= n;
+		left -= n;
 	}
+	gmem_written(job->gm, gpa, len);
 }
 
 int boot_add_string(struct boot_job *job, const char *what, const char *first, const char *second,
@@ -377,5 +382,7 @@ int boot_load(const struct gmem *gm, const struct boot_config *config, struct ha
 	if (kinds[kind].load(&job, &entry, err) < 0)
 		return -1;
 	set_state(gm, &entry, bsp);
+	/* All that was put together here and there lies below the kernel. */
+	gmem_written(gm, 0, BOOT_KERNEL_MIN_GPA);
 	return 0;
 }

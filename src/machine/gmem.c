@@ -91,6 +91,7 @@ static int map_into_guest(struct gmem *gm, struct hav_vm *vm, struct error **err
 		if (hav_vm_map(vm, r->gpa, r->host, r->size, HAV_MAP_RW, err) < 0)
 			return -1;
 	}
+	gm->watcher = hav_vm_watches_memory(vm) ? vm : NULL;
 	return 0;
 }
 
@@ -151,7 +152,9 @@ bool gmem_write(const struct gmem *gm, uint64_t gpa, const void *buf, size_t len
 {
 	void *host = gmem_slice(gm, gpa, len);
 
-	if (host)
-		memcpy(host, buf, len);
-	return host;
+	if (!host)
+		return false;
+	memcpy(host, buf, len);
+	gmem_written(gm, gpa, len);
+	return true;
 }

@@ -139,6 +139,7 @@ static enum gdb_break_result plant(struct gdb_target *t, struct vcpu *vcpu,
 	other = find_at(t, b->gpa);
 	b->original = other ? other->original : *host;
 	*host = GDB_INT3;
+	gmem_written(tr.mem, b->gpa, 1);
 	t->n_software++;
 	return GDB_BREAK_DONE;
 }
@@ -147,10 +148,13 @@ static enum gdb_break_result plant(struct gdb_target *t, struct vcpu *vcpu,
  * reset. */
 static void unplant(struct gdb_target *t, const struct gdb_breakpoint *b)
 {
-	uint8_t *host = gmem_slice(&t->machine->mem, b->gpa, 1);
+	const struct gmem *mem = &t->machine->mem;
+	uint8_t *host = gmem_slice(mem, b->gpa, 1);
 
-	if (host && *host == GDB_INT3 && !find_at(t, b->gpa))
+	if (host && *host == GDB_INT3 && !find_at(t, b->gpa)) {
 		*host = b->original;
+		gmem_written(mem, b->gpa, 1);
+	}
 	t->n_software--;
 }
 

@@ -107,8 +107,6 @@ size_t gdb_memory_write(struct gdb_target *t, struct vcpu *vcpu, uint64_t addres
 
 	if (!gdb_translator_init(&tr, vcpu, t->physical))
 		return 0;
-	/* It may be code: a backend that translates is told when the vCPUs are. */
-	t->changed = true;
 	while (done < len) {
 		const uint8_t *from = (const uint8_t *)buf + done;
 		uint64_t gpa, n = len - done;
@@ -118,6 +116,7 @@ size_t gdb_memory_write(struct gdb_target *t, struct vcpu *vcpu, uint64_t addres
 			break;
 		memcpy(host, from, n);
 		keep_breakpoints(t, gpa, host, from, n);
+		gmem_written(tr.mem, gpa, n);
 		done += n;
 	}
 	return done;

@@ -115,11 +115,13 @@ static void end_run(struct virtio_balloon *b, struct run *run)
 	const uint64_t len = run->n << PAGE_SHIFT;
 	void *host = run->n ? gmem_slice(&b->machine->mem, run->first << PAGE_SHIFT, len) : NULL;
 
-	if (host)
+	if (host) {
 		discard(b, host, len);
-	else if (run->n)
+		gmem_written(&b->machine->mem, run->first << PAGE_SHIFT, len);
+	} else if (run->n) {
 		log_item(LOG_GUEST_ERRORS, "%s: pages from 0x%llx are not RAM", b->name,
 			 (unsigned long long)run->first << PAGE_SHIFT);
+	}
 	run->n = 0;
 }
 

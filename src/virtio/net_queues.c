@@ -239,26 +239,35 @@ static unsigned prepare_scatter(struct virtio_net *net, size_t skip, size_t *dir
 	return n + 1;
 }
 
+/* How many of the first buffers a packet of len bytes lies in. */
+static uint16_t count_buffers(const struct net_rx *rx, size_t len)
+{
+	unsigned n = 0;
+
+	for (; len; n++)
+		len -= MIN(len, rx->buffers[(rx->first + n) % ARRAY_SIZE(rx->buffers)].bytes);
+	return n;
+}
+
 /* Gives the driver the packet that lies in its first buffers, len bytes with header. */
 static void give_packet(struct virtio_net *net, size_t len)
 {
 	struct net_rx *rx = &net->rx;
 	struct virtq *vq = rx_queue(net);
-	const unsigned first_iov = rx->iov_first, end_iov = rx->iov_end;
-	uint16_t used = 0;
+	const uint16_t used = count_buffers(rx, len);
 
-	while (len) {
+	iov_from_buf(rx->iov + rx->iov_first, live_iov(rx), NUM_BUFFERS, &used, sizeof(used));
+	for (unsigned i = 0; i < used; i++) {
 		const struct net_buffer *b = &rx->buffers[rx->first];
 		const uint32_t part = MIN(len, b->bytes);
 
-		virtq_fill(vq, used++, b->head, part);
+		virtq_fill(vq, i, b->head, part);
 		len -= part;
 		rx->first = (rx->first + 1) % ARRAY_SIZE(rx->buffers);
 		rx->n--;
 		rx->bytes -= b->bytes;
 		rx->iov_first += b->n_iov;
 	}
-	iov_from_buf(rx->iov + first_iov, end_iov - first_iov, NUM_BUFFERS, &used, sizeof(used));
 	virtq_flush(vq, used);
 }
 

@@ -137,8 +137,9 @@ static int look(struct virtq *vq)
 /* The state of one walk along a chain. */
 struct walk {
 	struct virtq *vq;
-	struct virtq_chain *chain;
+	struct virtq_chain *chain; /* to be filled; NULL: the device is done with it */
 	unsigned max_iov;
+	uint64_t told;        /* bytes */
 	const uint8_t *table; /* of 16-byte descriptors */
 	uint32_t entries;
 	bool indirect;
@@ -208,10 +209,19 @@ static int enter_indirect(struct walk *w, const struct virtq_desc *desc)
 	return 0;
 }
 
-static int walk_chain(struct walk *w)
+/* What the device could write, it may have written. */
+static int tell_piece(struct walk *w, const struct virtq_desc *desc)
 {
-	uint32_t i = w->chain->head;
+	if (w->pieces++ == VIRTQ_MAX_SEGMENTS || w->told + desc->len > UINT32_MAX)
+		return virtq_break(w->vq, "descriptors changed while the device had them");
+	w->told += desc->len;
+	if (desc->flags & VIRTQ_DESC_F_WRITE)
+		gmem_written(w->vq->gm, desc->addr, desc->len);
+	return 0;
+}
 
+static int walk_chain(struct walk *w, uint32_t i)
+{
 	/* Ends: a round takes one of a bounded number of pieces, or the only indirect table. */
 	for (;;) {
 		const struct virtq_desc desc = read_desc(w->table, i);
@@ -222,7 +232,7 @@ static int walk_chain(struct walk *w)
 			i = 0;
 			continue;
 		}
-		if (add_piece(w, &desc) < 0)
+		if ((w->chain ? add_piece(w, &desc) : tell_piece(w, &desc)) < 0)
 			return -1;
 		if (!(desc.flags & VIRTQ_DESC_F_NEXT))
 			return 0;
@@ -252,7 +262,7 @@ int virtq_pop(struct virtq *vq, struct virtq_chain *chain, struct iovec *iov, un
 	chain->head = load_relaxed(&vq->avail->ring[vq->last_avail & (vq->size - 1)]);
 	if (chain->head >= vq->size)
 		return virtq_break(vq, "head of a chain outside the table");
-	if (walk_chain(&w) < 0)
+	if (walk_chain(&w, chain->head) < 0)
 		return -1;
 	vq->in_flight++;
 	vq->last_avail++;
@@ -274,6 +284,19 @@ bool virtq_has_work(struct virtq *vq)
 	return live(vq) && look(vq) > 0;
 }
 
+/*
+ * A chain comes back. Whether it is then shown to the driver or not, its buffers were written, also
+ * by requests that failed. The descriptors are looked at once more instead of being remembered: the
+ * driver leaves them alone meanwhile, or hurts itself.
+ */
+static void tell_written(struct virtq *vq, uint16_t head)
+{
+	struct walk w = { .vq = vq, .table = (const uint8_t *)vq->desc, .entries = vq->size };
+
+	if (vq->gm->watcher && vq->desc && head < vq->size)
+		walk_chain(&w, head);
+}
+
 static void write_used(struct virtq *vq, unsigned offset, uint16_t head, uint32_t len)
 {
 	uint16_t slot = (uint16_t)(vq->used_idx + vq->unpublished + offset) & (vq->size - 1);
@@ -283,6 +306,7 @@ static void write_used(struct virtq *vq, unsigned offset, uint16_t head, uint32_
 
 void virtq_push(struct virtq *vq, uint16_t head, uint32_t len)
 {
+	tell_written(vq, head);
 	if (!live(vq))
 		return;
 	write_used(vq, 0, head, len);
@@ -292,6 +316,7 @@ void virtq_push(struct virtq *vq, uint16_t head, uint32_t len)
 
 void virtq_fill(struct virtq *vq, unsigned offset, uint16_t head, uint32_t len)
 {
+	tell_written(vq, head);
 	if (live(vq))
 		write_used(vq, offset, head, len);
 }

@@ -9,6 +9,9 @@
  * than `size` chains are ever in flight, so every loop and every table is bounded. A queue is used
  * by one thread.
  *
+ * A device has written its buffers when it pushes them: that is told to who watches guest memory
+ * (gmem_written()), before the driver can know.
+ *
  * What is pushed is published in batches: virtq_push() only writes the used element;
  * virtq_should_signal() (so virtio_signal()) and virtq_flush() make all that is written visible.
  */

@@ -1,6 +1,7 @@
 # guest.bash: for .bats files that run the guests of tests/guest.
 #
 #	guest NAME CMDLINE [OPTION…]	runs it: $status, $output (the guest's console), $stderr (the monitor's)
+#	dma [OPTION…]			the guest dma with the devices that it needs
 #	passed				it ended with its own verdict, PASS
 #
 # GUEST_VMM is the monitor, with options: build/revirter here, any other that speaks QEMU's dialect elsewhere
@@ -25,6 +26,12 @@ guest_command() {
 guest() {
 	guest_command "$@"
 	run --separate-stderr timeout -k 5 "${GUEST_SECONDS:-120}" "${command[@]}" </dev/null
+}
+
+dma() {
+	truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+	guest dma "" -drive "file=$BATS_TEST_TMPDIR/disk,format=raw,if=none,id=d" -device virtio-blk-pci,drive=d \
+		-device virtio-rng-pci -device virtio-balloon-pci "$@"
 }
 
 # shellcheck disable=SC2154 # what run sets

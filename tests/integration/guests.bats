@@ -108,3 +108,8 @@ load ../guest/guest
 	guest hello "" -smp 4
 	passed
 }
+
+@test "code that devices write is what runs next" {
+	dma
+	passed
+}

@@ -8,6 +8,7 @@
 #include "hav.h"
 #include "machine/boot.h"
 #include "machine/machine.h"
+#include "watcher.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -83,10 +84,20 @@ static void initrd_is(struct world *w, const char *text)
 	w->config.initrd_fd = make_file(text, strlen(text));
 }
 
+/* What changes in memory is told: at a reset there may be code of the guest's there. */
 static void load(struct world *w)
 {
+	uint8_t *before = xcalloc(1, RAM_SIZE), *ram = gmem_slice(&w->gm, 0, RAM_SIZE);
+
+	memcpy(before, ram, RAM_SIZE);
+	watched.n = 0;
+	w->gm.watcher = &watcher;
 	if (boot_load(&w->gm, &w->config, &w->bsp, &w->err) < 0)
 		fail_msg("%s", error_message(w->err));
+	for (uint64_t gpa = 0; gpa < RAM_SIZE; gpa += 4096)
+		if (memcmp(before + gpa, ram + gpa, 4096) != 0)
+			assert_true(watcher_knows(gpa, 1));
+	free(before);
 }
 
 /* The load fails with a message that has all of the parts: "a|b|c". */

@@ -9,6 +9,7 @@
 #include "revirter/gdb_packet.h"
 #include "revirter/gdb_registers.h"
 #include "revirter/gdb_target.h"
+#include "watcher.h"
 #include "x86/paging.h"
 #include "x86/registers.h"
 
@@ -372,6 +373,8 @@ static void test_software_breakpoints(void **state)
 	uint8_t *ram = machine.mem.host, buf[4] = {};
 
 	memcpy(ram + 0x1000, "abcd", 4);
+	machine.mem.watcher = &watcher;
+	watched.n = 0;
 	assert_int_equal(gdb_break_insert(&target, &vcpu, GDB_BREAK_SOFTWARE, 0x1000, 1),
 			 GDB_BREAK_DONE);
 	assert_int_equal(gdb_break_insert(&target, &vcpu, GDB_BREAK_SOFTWARE, 0x1000, 1),
@@ -380,11 +383,13 @@ static void test_software_breakpoints(void **state)
 			 GDB_BREAK_NO_MEMORY);
 	assert_int_equal(target.n_breakpoints, 1);
 	assert_int_equal(ram[0x1000], 0xcc);
+	assert_true(watched.n == 1 && watcher_knows(0x1000, 1));
 	/* It does not show, and what is written below it stays below. */
 	assert_int_equal(gdb_memory_read(&target, &vcpu, 0x1000, buf, 4), 4);
 	assert_memory_equal(buf, "abcd", 4);
 	assert_int_equal(gdb_memory_write(&target, &vcpu, 0x0fff, "xyz", 3), 3);
 	assert_int_equal(ram[0x1000], 0xcc);
+	assert_true(watched.n == 3 && watcher_knows(0x0fff, 3));
 	assert_int_equal(gdb_break_classify(&target, &vcpu, false, &hit).kind, GDB_STOP_BREAK);
 	assert_int_equal(gdb_break_classify(&target, &vcpu, false, &other).kind, GDB_STOP_NONE);
 	gdb_break_apply(&target, &vcpu, false, true, NULL);
@@ -392,6 +397,7 @@ static void test_software_breakpoints(void **state)
 	gdb_break_remove(&target, GDB_BREAK_SOFTWARE, 0x1000, 1);
 	gdb_break_remove(&target, GDB_BREAK_SOFTWARE, 0x1000, 1);
 	assert_memory_equal(ram + 0xfff, "xyzcd", 5);
+	assert_int_equal(watched.n, 4);
 	assert_int_equal(target.n_software, 0);
 	/* The guest wrote over it. */
 	gdb_break_insert(&target, &vcpu, GDB_BREAK_SOFTWARE, 0x1000, 1);

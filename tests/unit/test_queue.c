@@ -1,5 +1,6 @@
 /* The split ring: what a driver does right, what it does wrong, and what two threads do at once. */
 #include "virtio_driver.h"
+#include "watcher.h"
 
 #include "base/iov.h"
 
@@ -215,6 +216,101 @@ static void fill_then_flush(void **state)
 	}
 	assert_false(driver_used(&drv, &elem));
 	assert_int_equal(vq.in_flight, 1);
+}
+
+/* --- Telling what was written ---- */
+
+/* While it is told, the data is there and the driver can't know of it. */
+static void not_yet_used(uint64_t gpa, uint64_t size)
+{
+	assert_int_equal(*(uint8_t *)gmem_slice(&gm, gpa, size), 0x5a);
+	assert_int_equal(drv.used->idx, 0);
+	assert_int_equal(drv.used->ring[0].len, 0);
+}
+
+static void write_all_in(void)
+{
+	for (unsigned i = 0; i < chain.n_in; i++)
+		memset(iov[chain.n_out + i].iov_base, 0x5a, iov[chain.n_out + i].iov_len);
+}
+
+static void start_watched(void)
+{
+	gm.watcher = &watcher;
+	watched.n = 0;
+	watched.told = not_yet_used;
+}
+
+static void pushed_is_told(void **state)
+{
+	const struct driver_piece pieces[] = {
+		{ DRIVER_BUFFERS, 16, false },
+		{ DRIVER_BUFFERS + 0x1000, 512, true },
+		{ DRIVER_BUFFERS + 0x3000, 1, true },
+	};
+
+	start_watched();
+	driver_add(&drv, pieces, 3);
+	driver_add(&drv, pieces, 1);
+	assert_int_equal(pop(), 1);
+	write_all_in();
+	assert_int_equal(watched.n, 0);
+	/* All of it, whatever the length: a request that fails may have written, too. */
+	virtq_push(&vq, chain.head, 0);
+	assert_int_equal(watched.n, 2);
+	assert_true(watcher_knows(DRIVER_BUFFERS + 0x1000, 512));
+	assert_true(watcher_knows(DRIVER_BUFFERS + 0x3000, 1));
+	assert_int_equal(pop(), 1);
+	virtq_push(&vq, chain.head, 0);
+	assert_int_equal(watched.n, 2);
+}
+
+static void filled_is_told(void **state)
+{
+	struct virtq_desc *table = gmem_slice(&gm, TABLE, 64);
+
+	start_watched();
+	driver_desc(&table[0], DRIVER_BUFFERS, 16, VIRTQ_DESC_F_NEXT, 1);
+	driver_desc(&table[1], DRIVER_BUFFERS + 0x1000, 32, VIRTQ_DESC_F_WRITE, 0);
+	one(TABLE, 32, VIRTQ_DESC_F_INDIRECT, 0);
+	assert_int_equal(pop(), 1);
+	write_all_in();
+	virtq_fill(&vq, 0, chain.head, 32);
+	assert_int_equal(watched.n, 1);
+	assert_true(watcher_knows(DRIVER_BUFFERS + 0x1000, 32));
+}
+
+/* Of a queue that has broken meanwhile, too; of one that is off there is nothing to look at. */
+static void broken_is_told(void **state)
+{
+	const struct driver_piece piece = { DRIVER_BUFFERS, 64, true };
+
+	start_watched();
+	driver_add(&drv, &piece, 1);
+	driver_add(&drv, &piece, 1);
+	assert_int_equal(pop(), 1);
+	write_all_in();
+	virtq_break(&vq, "for a test");
+	virtq_push(&vq, 0, 1);
+	assert_int_equal(watched.n, 1);
+	virtq_stop(&vq);
+	virtq_push(&vq, 0, 1);
+	assert_int_equal(watched.n, 1);
+}
+
+/* A driver that makes an endless chain of what the device has in hand. */
+static void changed_descriptors(void **state)
+{
+	const struct driver_piece piece = { DRIVER_BUFFERS, 64, true };
+
+	start_watched();
+	driver_add(&drv, &piece, 1);
+	assert_int_equal(pop(), 1);
+	write_all_in();
+	driver_desc(&drv.desc[0], DRIVER_BUFFERS, 64, VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_NEXT, 0);
+	virtq_push(&vq, 0, 1);
+	assert_int_equal(watched.n, VIRTQ_MAX_SEGMENTS);
+	assert_broken("descriptors changed while the device had them");
 }
 
 /* --- Wrong ---- */
@@ -739,6 +835,10 @@ int main(void)
 		T(indices_wrap),
 		T(unpop_gives_back),
 		T(fill_then_flush),
+		T(pushed_is_told),
+		T(filled_is_told),
+		T(broken_is_told),
+		T(changed_descriptors),
 		T(start_checks_rings),
 		T(off_is_quiet),
 		T(head_outside),

@@ -3,6 +3,7 @@
  * small, too few and too many; the control queue and the filter; drivers that break the rules.
  */
 #include "fake_driver.h"
+#include "watcher.h"
 
 #include "machine/iothread.h"
 #include "virtio/device_list.h"
@@ -250,12 +251,26 @@ static void expect_nothing(struct fake_queue *fq)
 #define MRG   BIT(VIRTIO_NET_F_MRG_RXBUF)
 #define EVENT BIT(VIRTIO_F_EVENT_IDX)
 
+/* What is told to watchers of memory is all there: how many buffers it are is in the first. */
+static void told_buffer(uint64_t gpa, uint64_t size)
+{
+	static uint16_t left;
+
+	if (!left)
+		memcpy(&left, (uint8_t *)fake_ptr(&fm, gpa) + 10, sizeof(left));
+	assert_int_not_equal(left, 0);
+	left--;
+}
+
 static void test_rx_mergeable(void **state)
 {
 	static const size_t sizes[] = { 60, 1514, 9000, NET_MAX_PACKET, 14, 65000 };
 
+	watched.told = told_buffer;
 	for (unsigned h = 0; h < 2; h++) {
 		plug(h, "");
+		fm.m.mem.watcher = &watcher;
+		watched.n = 0;
 		fake_start(&fm, vd, MRG | EVENT);
 		add_buffers(250, 1536, 1);
 		for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++)
@@ -264,6 +279,7 @@ static void test_rx_mergeable(void **state)
 			assert_int_equal(expect_packet(sizes[i], i),
 					 (sizes[i] + NET_HDR_LEN + 1535) / 1536);
 		expect_nothing(RX);
+		assert_int_equal(watched.n, 1 + 1 + 6 + 43 + 1 + 43);
 		unplug();
 	}
 }

@@ -144,6 +144,7 @@ const struct hav_backend hav_backend_soft = {
 	.vm_destroy = soft_vm_destroy,
 	.vm_map = soft_vm_map,
 	.vm_unmap = soft_vm_unmap,
+	.memory_written = soft_memory_written,
 	.vcpu_create = soft_vcpu_create,
 	.vcpu_destroy = soft_vcpu_destroy,
 	.set_cpuid = soft_set_cpuid,

@@ -398,6 +398,8 @@ void soft_vm_destroy(struct hav_vm *vm);
 int soft_vm_map(struct hav_vm *vm, uint64_t gpa, void *host, uint64_t size, unsigned flags,
 		struct error **err);
 int soft_vm_unmap(struct hav_vm *vm, uint64_t gpa, struct error **err);
+/* Somebody who is no vCPU has written there. */
+void soft_memory_written(struct hav_vm *vm, uint64_t gpa, uint64_t size);
 
 /* --- mmu.c ----------------------------------------------------------------------------------- */
 

@@ -132,6 +132,35 @@ void soft_code_written(struct soft_vm *vm, _Atomic uint32_t *code)
 		ask_others(NULL, vm, ATTENTION_CODE);
 }
 
+static void written_in_slot(struct soft_vm *vm, const struct soft_slot *slot, uint64_t gpa,
+			    uint64_t size)
+{
+	uint64_t end = slot->gpa + slot->size, past = size > end - gpa ? end : gpa + size;
+
+	for (uint64_t page = (gpa - slot->gpa) / SOFT_PAGE; page * SOFT_PAGE < past - slot->gpa;
+	     page++)
+		soft_code_written(vm, &slot->code[page]);
+}
+
+/*
+ * The fence: what was written must be seen by whoever makes one of the pages a code page after we
+ * found that it was none. (A vCPU's own writes need none; it is waited for.)
+ */
+void soft_memory_written(struct hav_vm *hvm, uint64_t gpa, uint64_t size)
+{
+	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
+	const struct soft_slots *slots = atomic_load_explicit(&vm->slots, memory_order_acquire);
+
+	atomic_thread_fence(memory_order_seq_cst);
+	for (unsigned i = 0; i < slots->n; i++) {
+		const struct soft_slot *slot = &slots->at[i];
+		uint64_t before = gpa < slot->gpa ? slot->gpa - gpa : 0;
+
+		if (before < size && gpa + before - slot->gpa < slot->size)
+			written_in_slot(vm, slot, gpa + before, size - before);
+	}
+}
+
 /* --- Calls of the API ---- */
 
 int soft_vm_create(struct hav *hav, const struct hav_vm_config *config, struct hav_vm **out,
