@@ -278,12 +278,13 @@ bool soft_is_native(const struct soft_insn *insn)
 }
 
 /* What is no instruction becomes one that is #UD. */
-static ZyanStatus decode(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
+static ZyanStatus decode(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
 			 struct soft_insn *insn, struct soft_decoded *d)
 {
 	ZydisDecoder decoder;
 	ZyanStatus status;
 
+	soft_fpu_release(cpu);
 	*insn = (struct soft_insn){ .length = 1, .fn = soft_exec_undefined };
 	memcpy(insn->bytes, bytes, n);
 	ZydisDecoderInit(&decoder, modes[cpu->mode / 16].machine, modes[cpu->mode / 16].stack);
@@ -295,14 +296,14 @@ static ZyanStatus decode(const struct soft_vcpu *cpu, const uint8_t *bytes, unsi
 	return status;
 }
 
-bool soft_decode(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
-		 struct soft_insn *insn, struct soft_decoded *d)
+bool soft_decode(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n, struct soft_insn *insn,
+		 struct soft_decoded *d)
 {
 	return ZYAN_SUCCESS(decode(cpu, bytes, n, insn, d));
 }
 
 /* The same to be run; false when more than these n bytes are needed. */
-static bool decode_to_run(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
+static bool decode_to_run(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
 			  struct soft_insn *insn)
 {
 	struct soft_decoded d;

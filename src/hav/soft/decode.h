@@ -13,8 +13,8 @@ struct soft_decoded {
 
 #define SOFT_MAX_INSN 15
 /* Decodes; false when these n bytes are no instruction or not all of one. */
-bool soft_decode(const struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n,
-		 struct soft_insn *insn, struct soft_decoded *decoded);
+bool soft_decode(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n, struct soft_insn *insn,
+		 struct soft_decoded *decoded);
 /* Is this one for the host's processor to do? */
 bool soft_is_native(const struct soft_insn *insn);
 /* The guest-physical address to fetch from. */

@@ -343,10 +343,11 @@ static enum soft_result sysexit(struct soft_vcpu *cpu, const struct soft_insn *i
 
 /* --- What is no instruction ---- */
 
-void soft_log_undefined(const struct soft_vcpu *cpu, const struct soft_insn *insn)
+void soft_log_undefined(struct soft_vcpu *cpu, const struct soft_insn *insn)
 {
 	const uint8_t *b = insn->bytes;
 
+	soft_fpu_release(cpu);
 	LOG_ONCE("soft: an instruction that does not exist here, at 0x%llx: %02x %02x %02x %02x "
 		 "%02x %02x %02x %02x "
 		 "%02x %02x: #UD for the guest",

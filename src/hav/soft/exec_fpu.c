@@ -53,6 +53,7 @@ static enum soft_result fxsave(struct soft_vcpu *cpu, const struct soft_insn *in
 
 	if (r)
 		return r;
+	soft_fpu_release(cpu);
 	memcpy(bytes, cpu->frame.fx, FX_END);
 	if (!is_wide(insn)) { /* selectors in place of the pointers' upper halves */
 		memset(bytes + FX_FIP + 4, 0, 4);
@@ -80,6 +81,9 @@ static enum soft_result fxrstor(struct soft_vcpu *cpu, const struct soft_insn *i
 		memset(bytes + FX_FIP + 4, 0, 4);
 		memset(bytes + FX_FDP + 4, 0, 4);
 	}
+	soft_fpu_release(cpu);
+	memcpy(&cpu->x87_ip, bytes + FX_FIP, 8);
+	memcpy(&cpu->x87_dp, bytes + FX_FDP, 8);
 	memcpy(cpu->frame.fx, bytes, FX_MXCSR);
 	if (size > FX_XMM0)
 		memcpy(cpu->frame.fx + FX_MXCSR, &mxcsr, 4);
@@ -96,6 +100,7 @@ static enum soft_result masked_store(struct soft_vcpu *cpu, const struct soft_in
 	uint64_t offset = soft_address(insn, cpu->frame.gpr[RDI]);
 	enum soft_result r = check(cpu);
 
+	soft_fpu_release(cpu);
 	for (unsigned i = 0; !r && i < (mmx ? 8 : 16); i++)
 		if (mask[i] & 0x80)
 			r = soft_store(cpu, insn->segment, soft_address(insn, offset + i), &data[i],

@@ -93,9 +93,15 @@ static uint8_t *run_of(struct soft_vcpu *cpu, const struct soft_insn *insn, unsi
 	return *n ? soft_tlb_find(tlb, write ? tlb->write : tlb->read, linear, size) : NULL;
 }
 
+#define HOST_MOVS(suffix) \
+	__asm__ volatile("rep movs" suffix : "+D"(to), "+S"(from), "+c"(count) : : "memory")
+#define HOST_STOS(suffix) \
+	__asm__ volatile("rep stos" suffix : "+D"(to), "+c"(count) : "a"(value) : "memory")
+
 static uint64_t movs_run(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t n)
 {
 	unsigned size = insn->memory_size;
+	uint64_t count;
 	uint8_t *from, *to;
 
 	if (n < 2 || (cpu->rflags & RFLAGS_DF))
@@ -104,11 +110,14 @@ static uint64_t movs_run(struct soft_vcpu *cpu, const struct soft_insn *insn, ui
 	to = from ? run_of(cpu, insn, ES, index_of(cpu, insn, RDI), true, &n) : NULL;
 	if (!to)
 		return 0;
-	if (to > from && to < from + n * size) /* what is written is read again: as a pattern */
-		for (uint64_t i = 0; i < n * size; i += size)
-			memcpy(to + i, from + i, size);
-	else
-		memmove(to, from, n * size);
+	count = n;
+	/* The same instruction, so that what overlaps comes out alike. */
+	switch (size) {
+	case 1: HOST_MOVS("b"); break;
+	case 2: HOST_MOVS("w"); break;
+	case 4: HOST_MOVS("l"); break;
+	default: HOST_MOVS("q"); break;
+	}
 	return n;
 }
 
@@ -135,7 +144,7 @@ static uint64_t movs_element(struct soft_vcpu *cpu, const struct soft_insn *insn
 static uint64_t stos_run(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t n)
 {
 	unsigned size = insn->memory_size;
-	uint64_t value = cpu->frame.gpr[RAX];
+	uint64_t value = cpu->frame.gpr[RAX], count;
 	uint8_t *to;
 
 	if (n < 2 || (cpu->rflags & RFLAGS_DF))
@@ -143,11 +152,13 @@ static uint64_t stos_run(struct soft_vcpu *cpu, const struct soft_insn *insn, ui
 	to = run_of(cpu, insn, ES, index_of(cpu, insn, RDI), true, &n);
 	if (!to)
 		return 0;
-	if (size == 1 || !(value & soft_mask(size)))
-		memset(to, (int)(value & 0xff), n * size);
-	else
-		for (uint64_t i = 0; i < n; i++)
-			soft_copy(to + i * size, &value, size);
+	count = n;
+	switch (size) {
+	case 1: HOST_STOS("b"); break;
+	case 2: HOST_STOS("w"); break;
+	case 4: HOST_STOS("l"); break;
+	default: HOST_STOS("q"); break;
+	}
 	return n;
 }
 

@@ -337,13 +337,29 @@ static void chain(struct soft_vcpu *cpu, uint32_t site)
 
 #define LAHF_FLAGS (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF)
 
+/* May the guest use floating point without being asked? Once it may, code counts on that. */
+static bool fpu_fits(struct soft_vcpu *cpu)
+{
+	bool may = !(cpu->cr0 & (CR0_TS | CR0_EM)) && (cpu->cr4 & CR4_OSFXSR);
+
+	if (likely(may == cpu->jit->fpu))
+		return true;
+	if (!may)
+		return false;
+	cpu->jit->fpu = true;
+	soft_jit_flush(cpu);
+	return true;
+}
+
 enum soft_result soft_jit_run(struct soft_vcpu *cpu)
 {
-	const void *code = find_fast(cpu);
+	const void *code = fpu_fits(cpu) ? find_fast(cpu) : NULL;
 	uint32_t word;
 
 	if (unlikely(!code))
 		return soft_interpret(cpu);
+	if (cpu->jit->fpu)
+		soft_fpu_take(cpu);
 	cpu->page_base = cpu->rip & ~(uint64_t)SOFT_PAGE_MASK;
 	cpu->jit_of = !!(cpu->rflags & RFLAGS_OF);
 	cpu->jit_flags = cpu->rflags;

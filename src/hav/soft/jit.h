@@ -60,6 +60,7 @@ struct soft_jit {
 	struct soft_jit_page *pages;
 	struct soft_jit_origin *origins;
 	uint32_t n_pages, n_origins, flushes;
+	bool fpu; /* x87, MMX and SSE instructions are translated */
 	struct soft_jit_page *hash[SOFT_JIT_HASH];
 };
 

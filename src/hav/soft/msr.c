@@ -190,6 +190,7 @@ static enum soft_result ask_caller(struct soft_vcpu *cpu, uint32_t index, bool w
 
 static enum soft_result no_such_msr(struct soft_vcpu *cpu, uint32_t index, bool write)
 {
+	soft_fpu_release(cpu);
 	log_item(LOG_UNIMP, "soft: %s of MSR 0x%x, which does not exist here: #GP for the guest",
 		 write ? "WRMSR" : "RDMSR", index);
 	return soft_raise_error(cpu, EXC_GP, 0);

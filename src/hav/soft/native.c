@@ -5,8 +5,11 @@
  *undefined flags included. A stub is a few instructions of host code around it:
  *
  *	load the guest registers it uses into the same host registers
- *	load the guest's arithmetic flags, if it needs them; its x87 and SSE registers, if it uses
- *those the instruction store what it may have changed
+ *	load the guest's arithmetic flags, if it needs them
+ *	the instruction
+ *	store what it may have changed
+ *
+ * The guest's x87 and SSE registers are in the host's anyway (soft_fpu_take()).
  *
  * It is encoded anew: its memory operand is replaced by [a register], which holds a host address
  *that soft_span() checked; RSP by another register, as the host needs its own. Stubs that come out
@@ -59,20 +62,12 @@ __asm__(".text\n"
 	"	pop %rbp\n"
 	"	pop %rbx\n"
 	"	ret\n"
-	/* rdi: &cpu->stub; eax: what to return; FPU as the faulting instruction left it. */
+	/* rdi: &cpu->frame; eax: what to return. */
 	"soft_stub_fault:\n"
 	"	mov (%rdi), %rsp\n"
-	"	cmpb $0, 8(%rdi)\n"
-	"	je 1b\n"
-	"	fxsave64 64(%rdi)\n"
-	"	fninit\n"
-	"	ldmxcsr 12(%rdi)\n"
 	"	jmp 1b\n");
 
 _Static_assert(offsetof(struct soft_stub_frame, host_rsp) == 0, "soft_stub_call");
-_Static_assert(offsetof(struct soft_stub_frame, uses_fpu) == 8, "soft_stub_fault");
-_Static_assert(offsetof(struct soft_stub_frame, host_mxcsr) == 12, "soft_stub_fault");
-_Static_assert(offsetof(struct soft_stub_frame, fx) == 64, "soft_stub_fault");
 
 #define OFFSET_GPR(n) (int)(offsetof(struct soft_stub_frame, gpr) + 8 * (n))
 #define OFFSET(field) (int)offsetof(struct soft_stub_frame, field)
@@ -399,8 +394,6 @@ const void *soft_stub(struct soft_vcpu *cpu, const struct soft_decoded *d, struc
 	emit_move(&e, p.context, RDI);
 	if (p.memory != RSI)
 		emit_move(&e, p.memory, RSI);
-	if (insn->flags & INSN_FPU)
-		emit_memory(&e, true, 0xae, 1, p.context, OFFSET(fx)); /* fxrstor64 */
 	emit_registers(&e, &p, p.used, 0x8b);
 	if (p.loads_flags) {
 		emit_push(&e, p.context, OFFSET(arithmetic));
@@ -414,16 +407,26 @@ const void *soft_stub(struct soft_vcpu *cpu, const struct soft_decoded *d, struc
 		insn->flags |= INSN_SETS_FLAGS;
 	}
 	emit_registers(&e, &p, p.written, 0x89);
-	if (insn->flags & INSN_FPU) {
-		emit_memory(&e, true, 0xae, 0, p.context, OFFSET(fx));         /* fxsave64 */
-		EMIT(&e, 0xdb, 0xe3);                                          /* fninit */
-		emit_memory(&e, true, 0xae, 2, p.context, OFFSET(host_mxcsr)); /* ldmxcsr */
-	}
 	EMIT(&e, 0xc3);
 	return keep(&cpu->vm->stubs, e.bytes, e.n);
 }
 
 /* --- Running one ---- */
+
+#define FX_FIP     8
+#define FX_FDP     16
+#define HOST_MXCSR 0x1f80u
+
+/* The host's x87 noted addresses of its own; the guest is to see its own. */
+void soft_fpu_save(struct soft_vcpu *cpu)
+{
+	static const uint32_t mxcsr = HOST_MXCSR;
+
+	__asm__ volatile("fxsave64 %0\n\tfninit\n\tldmxcsr %1" : "=m"(cpu->frame.fx) : "m"(mxcsr));
+	memcpy(cpu->frame.fx + FX_FIP, &cpu->x87_ip, 8);
+	memcpy(cpu->frame.fx + FX_FDP, &cpu->x87_dp, 8);
+	cpu->fpu_live = false;
+}
 
 /* BT and the like reach beyond their operand: by this many bytes. */
 static int64_t bit_offset(const struct soft_vcpu *cpu, const struct soft_insn *insn)
@@ -459,12 +462,11 @@ static enum soft_result check_fpu(struct soft_vcpu *cpu, const struct soft_insn 
 	return cpu->cr0 & CR0_TS ? soft_raise(cpu, EXC_NM) : SOFT_DONE;
 }
 
-/* The host's x87 noted addresses of its own; these are the guest's (Intel SDM vol. 1 §8.1.8). */
-static void fix_x87_pointers(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t linear)
+static void note_x87(struct soft_vcpu *cpu, const struct soft_insn *insn, uint64_t linear)
 {
-	memcpy(cpu->frame.fx + 8, &cpu->rip, 8);
+	cpu->x87_ip = cpu->rip;
 	if (insn->memory_size)
-		memcpy(cpu->frame.fx + 16, &linear, 8);
+		cpu->x87_dp = linear;
 }
 
 static enum soft_result stub_fault(struct soft_vcpu *cpu, const struct soft_insn *insn,
@@ -486,7 +488,8 @@ static enum soft_result run_stub(struct soft_vcpu *cpu, const struct soft_insn *
 	int trap;
 
 	cpu->frame.arithmetic = (cpu->rflags & ARITHMETIC) | RFLAGS_ONE;
-	cpu->frame.uses_fpu = insn->flags & INSN_FPU;
+	if (insn->flags & INSN_FPU)
+		soft_fpu_take(cpu);
 	running = cpu;
 	atomic_signal_fence(memory_order_seq_cst);
 	trap = soft_stub_call((void *)&cpu->frame, memory, insn->stub);
@@ -505,13 +508,17 @@ static enum soft_result run_stub(struct soft_vcpu *cpu, const struct soft_insn *
 static enum soft_result run_bounced(struct soft_vcpu *cpu, const struct soft_insn *insn,
 				    struct soft_span *span, int64_t offset)
 {
-	struct soft_stub_frame before = cpu->frame;
+	struct soft_stub_frame before;
 	uint64_t rflags = cpu->rflags;
-	enum soft_result r = run_stub(cpu, insn, span->host - offset);
+	enum soft_result r;
 
+	soft_fpu_release(cpu);
+	before = cpu->frame;
+	r = run_stub(cpu, insn, span->host - offset);
 	if (!r)
 		r = soft_span_done(cpu, span);
 	if (r == SOFT_EXIT) {
+		soft_fpu_release(cpu);
 		cpu->frame = before;
 		cpu->rflags = rflags;
 	}
@@ -540,7 +547,7 @@ static enum soft_result run_on_memory(struct soft_vcpu *cpu, const struct soft_i
 	if (!r)
 		r = soft_span_done(cpu, &span);
 	if (!r && (insn->flags & (INSN_X87 | INSN_X87_CONTROL)) == INSN_X87)
-		fix_x87_pointers(cpu, insn, linear);
+		note_x87(cpu, insn, linear);
 	return r;
 }
 
@@ -586,6 +593,6 @@ enum soft_result soft_exec_native(struct soft_vcpu *cpu, const struct soft_insn 
 		return insn->flags & INSN_LOCK ? run_locked(cpu, insn) : run_on_memory(cpu, insn);
 	r = run_stub(cpu, insn, NULL);
 	if (!r && (insn->flags & (INSN_X87 | INSN_X87_CONTROL)) == INSN_X87)
-		fix_x87_pointers(cpu, insn, 0);
+		note_x87(cpu, insn, 0);
 	return r;
 }

@@ -289,8 +289,6 @@ struct soft_span {
 /* The part that host code of stubs reaches, by offset. */
 struct soft_stub_frame {
 	uint64_t host_rsp;
-	uint8_t uses_fpu;
-	uint32_t host_mxcsr;
 	uint64_t arithmetic;                          /* flags */
 	uint8_t fx[512] __attribute__((aligned(64))); /* x87, MMX and SSE as FXSAVE64 has them */
 	uint64_t gpr[16];
@@ -302,6 +300,9 @@ struct soft_vcpu {
 	uint32_t id;
 
 	struct soft_stub_frame frame;
+	bool fpu_live; /* the registers of frame.fx are in the host's */
+	uint64_t x87_ip,
+		x87_dp; /* of the last x87 instruction: the guest's (Intel SDM vol. 1 §8.1.8) */
 	uint64_t rflags;
 	uint64_t rip, next_rip;
 	struct hav_segment seg[N_SEGMENTS], tr, ldt;
@@ -569,7 +570,7 @@ static inline uint64_t soft_offset(const struct soft_vcpu *cpu, const struct sof
 }
 
 soft_fn soft_exec_native;
-void soft_log_undefined(const struct soft_vcpu *cpu, const struct soft_insn *insn);
+void soft_log_undefined(struct soft_vcpu *cpu, const struct soft_insn *insn);
 
 /* --- exec_*.c -------------------------------------------------------------------------------- */
 
@@ -712,6 +713,26 @@ static inline enum soft_result soft_set(struct soft_vcpu *cpu, const struct soft
 		return soft_store(cpu, insn->segment, soft_offset(cpu, insn), &value, op->size);
 	soft_set_gpr(cpu, op, value);
 	return SOFT_DONE;
+}
+
+/* --- x87, MMX and SSE registers --------------------------------------------------------------- */
+
+/*
+ * They are in the host's processor from the first use until they are released: before soft_run()
+ * returns, and before anything that may use such registers itself: the C library and Zydis.
+ */
+static inline void soft_fpu_take(struct soft_vcpu *cpu)
+{
+	if (cpu->fpu_live)
+		return;
+	__asm__ volatile("fxrstor64 %0" : : "m"(cpu->frame.fx));
+	cpu->fpu_live = true;
+}
+void soft_fpu_save(struct soft_vcpu *cpu);
+static inline void soft_fpu_release(struct soft_vcpu *cpu)
+{
+	if (cpu->fpu_live)
+		soft_fpu_save(cpu);
 }
 
 /* --- Exits and time -------------------------------------------------------------------------- */

@@ -597,7 +597,7 @@ static bool may_be_copied(const struct translation *t)
 {
 	const struct soft_insn *i = &t->insn;
 
-	if (i->hidden_memory || (i->flags & INSN_FPU))
+	if (i->hidden_memory || ((i->flags & INSN_FPU) && !t->jit->fpu))
 		return false;
 	switch (i->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV: /* to and from general registers, not by an address of its own */
@@ -610,11 +610,30 @@ static bool may_be_copied(const struct translation *t)
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTS: /* with a register they reach beyond their operand */
 		return i->op[0].kind != OPERAND_MEMORY || i->op[1].kind == OPERAND_IMM;
+	/* These store the host's idea of where the last instruction was. */
+	case ZYDIS_MNEMONIC_FNSTENV:
+	case ZYDIS_MNEMONIC_FNSAVE: return false;
 	case ZYDIS_MNEMONIC_CLC:
 	case ZYDIS_MNEMONIC_STC:
 	case ZYDIS_MNEMONIC_CMC:
 	case ZYDIS_MNEMONIC_PAUSE: return true;
 	default: return soft_is_native(i);
+	}
+}
+
+/* x87 instructions that leave their address and their operand's. */
+static bool notes_address(const struct translation *t)
+{
+	return (t->insn.flags & (INSN_X87 | INSN_X87_CONTROL)) == INSN_X87;
+}
+
+static void emit_x87_addresses(struct translation *t, bool memory)
+{
+	emit_from_page(t, t->offset);
+	emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(x87_ip));
+	if (memory) {
+		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(jit_saved));
+		emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(x87_dp));
 	}
 }
 
@@ -626,8 +645,13 @@ static bool copy(struct translation *t)
 
 	if (!may_be_copied(t) || !plan_copy(t, &c))
 		return false;
-	if (c.memory && !emit_operand(t, c.size, c.write))
-		return false;
+	if (c.memory) {
+		if (!emit_linear(t))
+			return false;
+		if (notes_address(t))
+			emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
+		emit_lookup(t, c.size, c.write);
+	}
 	if (c.memory && c.high) {
 		/* No REX prefix goes with AH. */
 		if (c.count_in || c.n_moved)
@@ -651,6 +675,8 @@ static bool copy(struct translation *t)
 			   insn->length - insn->raw.imm[0].offset);
 	if (c.count_out)
 		emit_mov(&t->e, soft_host_reg[RCX], HOST_COUNT);
+	if (notes_address(t))
+		emit_x87_addresses(t, c.memory);
 	for (unsigned i = 0; i < c.n_moved; i++)
 		if (c.moved[i].store)
 			emit_op_mem(&t->e, MOV_STORE, c.moved[i].host, gpr_at(c.moved[i].guest));

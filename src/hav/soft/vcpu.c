@@ -325,6 +325,7 @@ int soft_run(struct hav_vcpu *vcpu, struct hav_exit *exit, struct error **err)
 		else
 			r = soft_interpret(cpu);
 	} while (likely(r == SOFT_DONE));
+	soft_fpu_release(cpu);
 	atomic_store(&cpu->in_guest, false);
 	cpu->exited = true;
 	*exit = cpu->exit;
@@ -489,6 +490,8 @@ static void set_xsave(struct soft_vcpu *cpu, const struct hav_state *state)
 	if (components & 1) {
 		memcpy(cpu->frame.fx, state->xsave, 24);
 		memcpy(cpu->frame.fx + 32, state->xsave + 32, 128);
+		memcpy(&cpu->x87_ip, state->xsave + 8, 8);
+		memcpy(&cpu->x87_dp, state->xsave + 16, 8);
 	}
 	if (components & 2) {
 		mxcsr &= 0xffff;
@@ -587,6 +590,8 @@ void soft_fpu_reset(struct soft_vcpu *cpu)
 	static const uint16_t fcw = 0x37f;
 	static const uint32_t mxcsr[] = { 0x1f80, 0xffff };
 
+	cpu->fpu_live = false;
+	cpu->x87_ip = cpu->x87_dp = 0;
 	memset(cpu->frame.fx, 0, sizeof(cpu->frame.fx));
 	memcpy(cpu->frame.fx, &fcw, sizeof(fcw));
 	memcpy(cpu->frame.fx + 24, mxcsr, sizeof(mxcsr));
@@ -617,7 +622,6 @@ static void reset(struct soft_vcpu *cpu)
 	cpu->apic_base = 0xfee00000 | APIC_BASE_EN | (cpu->id ? 0 : APIC_BASE_BSP);
 	cpu->xcr0 = 1;
 	cpu->frame.gpr[RDX] = 0x600;
-	cpu->frame.host_mxcsr = 0x1f80;
 	soft_fpu_reset(cpu);
 }
 
