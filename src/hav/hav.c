@@ -338,7 +338,10 @@ EXPORT uint64_t hav_vcpu_tsc(struct hav_vcpu *vcpu)
 EXPORT int hav_vcpu_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug,
 			      struct error **err)
 {
-	return vcpu->ops->set_debug(vcpu, debug, err);
+	struct hav_debug checked = *debug;
+
+	checked.block_interrupts = debug->enabled && debug->single_step && debug->block_interrupts;
+	return vcpu->ops->set_debug(vcpu, &checked, err);
 }
 
 #define BP_VECTOR 3

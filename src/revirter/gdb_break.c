@@ -262,7 +262,8 @@ struct gdb_stop gdb_break_classify(const struct gdb_target *t, struct vcpu *vcpu
 
 	if (exit->debug.exception == VECTOR_BP)
 		return is_software(t, vcpu, exit->debug.pc)
-			       ? (struct gdb_stop){ GDB_STOP_BREAK, GDB_BREAK_SOFTWARE, 0 }
+			       ? (struct gdb_stop){ GDB_STOP_BREAK, GDB_BREAK_SOFTWARE,
+						    exit->debug.pc }
 			       : (struct gdb_stop){};
 	owner = owner_of(t, dr6, true);
 	if (owner >= 0)

@@ -29,6 +29,16 @@ static struct machine *machine_of(const struct gdb_stub *gdb)
 
 /* --- Telling ---- */
 
+/*
+ * An INT3 may be met at another linear address than gdb's: another mapping of the page, or gdb's
+ * are physical. A swbreak where gdb has no breakpoint would be one of the past to it, and it would
+ * go on, and meet it again for ever. As a mere SIGTRAP it is shown.
+ */
+static bool is_gdbs(const struct gdb_stub *gdb, const struct gdb_stop *stop)
+{
+	return gdb_break_there(&gdb->target, stop->type, stop->address);
+}
+
 static void add_reason(struct gdb_stub *gdb, const struct gdb_stop *stop)
 {
 	static const char *const watches[] = {
@@ -42,7 +52,7 @@ static void add_reason(struct gdb_stub *gdb, const struct gdb_stop *stop)
 			 (unsigned long long)stop->address);
 	if (stop->kind != GDB_STOP_BREAK)
 		return;
-	if (stop->type == GDB_BREAK_SOFTWARE && gdb->swbreak)
+	if (stop->type == GDB_BREAK_SOFTWARE && gdb->swbreak && is_gdbs(gdb, stop))
 		gdb_reply(gdb, "swbreak:;");
 	if (stop->type == GDB_BREAK_HARDWARE && gdb->hwbreak)
 		gdb_reply(gdb, "hwbreak:;");

@@ -69,7 +69,7 @@ enum gdb_stop_kind { GDB_STOP_NONE, GDB_STOP_STEP, GDB_STOP_BREAK, GDB_STOP_WATC
 struct gdb_stop {
 	enum gdb_stop_kind kind;
 	enum gdb_break_type type; /* BREAK, WATCH */
-	uint64_t address;         /* WATCH: the one gdb asked for */
+	uint64_t address;         /* WATCH: the one gdb asked for; at an INT3: where it was met */
 };
 /* Whose a HAV_EXIT_DEBUG is; NONE: the guest's own. On the vCPU's thread. */
 struct gdb_stop gdb_break_classify(const struct gdb_target *t, struct vcpu *vcpu, bool stepping,

@@ -29,7 +29,7 @@ symbol() {
 # Where it steps is known, and interrupts are off there; each processor has its own work.
 @test "Debian's kernel: registers, memory, two processors, breakpoints, steps, Ctrl-C; detached it goes on, killed it ends" {
 	linux_append=nokaslr
-	linux_start 'grep -E " (__x64_sys_sethostname|linux_banner|entry_SYSCALL_64)$" /proc/kallsyms
+	linux_start 'grep -E " (__x64_sys_sethostname|linux_banner|entry_SYSCALL_64|start_kernel)$" /proc/kallsyms
 		echo 1 >/sys/devices/system/cpu/cpu1/online; taskset 2 sh -c "while :; do :; done" & taskset -p 1 $$; echo told
 		while :; do hostname a; usleep 100000; echo tick; done' -smp 2 -gdb unix:gdb,server=on,wait=off
 	linux_await tick
@@ -48,10 +48,30 @@ symbol() {
 		sleep 0.1
 	done
 	[ "$(grep -c tick console)" -gt "$((ticks + 2))" ]
+	symbol start_kernel >"$BATS_FILE_TMPDIR/start_kernel"
 	debug kill
 	linux_wait
 	[ "$status" = 0 ]
 	grep -q "gdb: killed the VM" err
+}
+
+# To gdb the first is a mere SIGTRAP: it has a breakpoint at another address.
+@test "breakpoints set before Debian's kernel runs: by physical address, by debug register" {
+	local start physical
+
+	[ -s "$BATS_FILE_TMPDIR/start_kernel" ] || skip "the test before this one tells the address"
+	start=$(<"$BATS_FILE_TMPDIR/start_kernel")
+	physical=$(printf '0x%x' $((start - 0xffffffff80000000)))
+	linux_append=nokaslr
+	for how in "maintenance packet Qqemu.PhyMemMode:1;break *$physical;SIGTRAP" "echo \n;hbreak *$start;Breakpoint 1, "; do
+		IFS=';' read -r mode break stop <<<"$how"
+		linux_image=vmlinux linux_start true -S -gdb unix:gdb,server=on,wait=off
+		debug "$mode" "$break" continue "info registers rip" "delete" "kill"
+		said "$stop" "rip  " "$start"
+		linux_wait
+		[ "$status" = 0 ]
+		rm -f gdb
+	done
 }
 
 @test "the guest's own INT3 and single step are the guest's" {

@@ -391,6 +391,7 @@ static void test_software_breakpoints(void **state)
 	assert_int_equal(ram[0x1000], 0xcc);
 	assert_true(watched.n == 3 && watcher_knows(0x0fff, 3));
 	assert_int_equal(gdb_break_classify(&target, &vcpu, false, &hit).kind, GDB_STOP_BREAK);
+	assert_int_equal(gdb_break_classify(&target, &vcpu, false, &hit).address, 0x1000);
 	assert_int_equal(gdb_break_classify(&target, &vcpu, false, &other).kind, GDB_STOP_NONE);
 	gdb_break_apply(&target, &vcpu, false, true, NULL);
 	assert_true(last_debug.enabled && last_debug.software_breakpoints && !last_debug.dr7);
@@ -430,6 +431,10 @@ static void test_debug_registers(void **state)
 			 GDB_BREAK_DONE);
 	gdb_break_apply(&target, &vcpu, true, true, NULL);
 	assert_true(last_debug.single_step && !last_debug.software_breakpoints);
+	assert_true(last_debug.block_interrupts);
+	hav_vcpu_set_debug(&hav_vcpu,
+			   &(struct hav_debug){ .enabled = true, .block_interrupts = true }, NULL);
+	assert_false(last_debug.block_interrupts); /* in steps only */
 	assert_int_equal(last_debug.dr[0], 0x1001);
 	assert_int_equal(last_debug.dr[1], 0x2001);
 	assert_int_equal(last_debug.dr[2], 0x2002);
