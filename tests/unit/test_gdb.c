@@ -432,9 +432,6 @@ static void test_debug_registers(void **state)
 	gdb_break_apply(&target, &vcpu, true, true, NULL);
 	assert_true(last_debug.single_step && !last_debug.software_breakpoints);
 	assert_true(last_debug.block_interrupts);
-	hav_vcpu_set_debug(&hav_vcpu,
-			   &(struct hav_debug){ .enabled = true, .block_interrupts = true }, NULL);
-	assert_false(last_debug.block_interrupts); /* in steps only */
 	assert_int_equal(last_debug.dr[0], 0x1001);
 	assert_int_equal(last_debug.dr[1], 0x2001);
 	assert_int_equal(last_debug.dr[2], 0x2002);
@@ -453,6 +450,9 @@ static void test_debug_registers(void **state)
 	gdb_break_remove_all(&target);
 	gdb_break_apply(&target, &vcpu, false, true, NULL);
 	assert_false(last_debug.enabled || last_debug.dr7);
+	hav_vcpu_set_debug(&hav_vcpu,
+			   &(struct hav_debug){ .enabled = true, .block_interrupts = true }, NULL);
+	assert_false(last_debug.block_interrupts); /* in steps only */
 }
 
 static void test_too_many(void **state)
