@@ -188,6 +188,7 @@ void soft_jit_flush(struct soft_vcpu *cpu)
 	jit->n_pages = jit->n_origins = 0;
 	jit->flushes++;
 	memset(jit->hash, 0, sizeof(jit->hash));
+	memset(jit->spans, 0, sizeof(jit->spans));
 	soft_jumps_flush(cpu, true);
 }
 
@@ -242,6 +243,11 @@ void soft_jumps_flush_page(struct soft_vcpu *cpu, uint64_t linear)
 			flush_jumps(&cpu->jumps[t], true);
 }
 
+static void note_page(struct soft_jumps *jumps, uint64_t rip)
+{
+	jumps->pages[rip >> 18 & 63] |= BIT(rip >> 12 & 63);
+}
+
 static void add_jump(struct soft_vcpu *cpu, uint64_t rip, const void *code)
 {
 	struct soft_jumps *jumps = &cpu->jumps[cpu->tlb_now];
@@ -250,22 +256,23 @@ static void add_jump(struct soft_vcpu *cpu, uint64_t rip, const void *code)
 
 	jumps->tag[place] = -rip;
 	jumps->code[place] = code;
-	jumps->pages[rip >> 18 & 63] |= BIT(rip >> 12 & 63);
+	note_page(jumps, rip);
+	note_page(jumps, rip + SOFT_MAX_INSN - 1);
 	soft_journal_add(&jumps->journal, place,
 			 tlb->journal.state[soft_tlb_place(rip)] & JOURNAL_NOW_GLOBAL);
 }
 
 /* --- Code for an address ---- */
 
-static struct soft_jit_page *page_of(struct soft_vcpu *cpu, uint64_t gpa,
-				     const struct soft_slot *slot)
+/* Room for a page and its code is made before: make_room(). */
+static struct soft_jit_page *page_of(struct soft_vcpu *cpu, uint64_t gpa)
 {
 	struct soft_jit *jit = cpu->jit;
+	const struct soft_slot *slot = soft_slot(cpu->vm, gpa);
 	struct soft_jit_page **head, *page;
 
-	if (jit->used + SOFT_JIT_MARGIN > SOFT_JIT_SIZE || jit->n_pages == SOFT_JIT_PAGES ||
-	    jit->n_origins + SOFT_PAGE > SOFT_JIT_ORIGINS)
-		soft_jit_flush(cpu);
+	if (!slot)
+		return NULL;
 	head = &jit->hash[(gpa / SOFT_PAGE * N_TLBS + cpu->tlb_now) % SOFT_JIT_HASH];
 	for (page = *head; page; page = page->next)
 		if (page->gpa == gpa && page->tlb == cpu->tlb_now)
@@ -289,23 +296,59 @@ static struct soft_jit_page *page_of(struct soft_vcpu *cpu, uint64_t gpa,
 	return page;
 }
 
+static void make_room(struct soft_vcpu *cpu)
+{
+	const struct soft_jit *jit = cpu->jit;
+
+	if (jit->used + SOFT_JIT_MARGIN > SOFT_JIT_SIZE || jit->n_pages + 2 > SOFT_JIT_PAGES ||
+	    jit->n_origins + SOFT_PAGE > SOFT_JIT_ORIGINS)
+		soft_jit_flush(cpu);
+}
+
+static uint32_t find_span(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset)
+{
+	struct soft_jit *jit = cpu->jit;
+	uint64_t gpa, at = page->gpa + offset;
+	struct soft_jit_span *span =
+		&jit->spans[(at / SOFT_PAGE * 4 + offset + cpu->tlb_now * 5) % SOFT_JIT_SPANS];
+	struct soft_jit_page *second;
+
+	if (soft_fetch_gpa(cpu, (cpu->rip | SOFT_PAGE_MASK) + 1, &gpa))
+		return 0;
+	second = page_of(cpu, gpa);
+	if (!second)
+		return 0;
+	if (!span->code || span->gpa != at || span->page[0] != page || span->page[1] != second ||
+	    span->generation[0] != page->generation || span->generation[1] != second->generation)
+		*span = (struct soft_jit_span){
+			.gpa = at,
+			.page = { page, second },
+			.generation = { page->generation, second->generation },
+			.code = soft_translate_span(cpu, page, offset, second),
+		};
+	return span->code;
+}
+
 /* NULL when the instruction must be interpreted: it faults, or there is nothing. */
 static const void *find(struct soft_vcpu *cpu)
 {
 	uint64_t rip = cpu->rip, gpa;
-	const struct soft_slot *slot;
 	struct soft_jit_page *page;
 	unsigned offset = rip & SOFT_PAGE_MASK;
+	uint32_t code;
 
 	if (!soft_canonical(rip) || soft_fetch_gpa(cpu, rip, &gpa))
 		return NULL;
-	slot = soft_slot(cpu->vm, gpa);
-	if (!slot)
+	make_room(cpu);
+	page = page_of(cpu, gpa & ~(uint64_t)SOFT_PAGE_MASK);
+	if (!page)
 		return NULL;
-	page = page_of(cpu, gpa & ~(uint64_t)SOFT_PAGE_MASK, slot);
 	if (!page->at[offset])
 		soft_translate_code(cpu, page, offset);
-	return cpu->jit->code + page->at[offset];
+	code = page->at[offset];
+	if (code & JIT_SPANS)
+		code = find_span(cpu, page, offset);
+	return code ? cpu->jit->code + code : NULL;
 }
 
 static const void *find_fast(struct soft_vcpu *cpu)

@@ -39,8 +39,18 @@ struct soft_jit_page {
 	_Atomic uint32_t *current;
 	const uint8_t *host;
 	struct soft_jit_page *next;
-	uint32_t at[SOFT_PAGE]; /* of the instruction that begins there, where in the cache; 0:
-				   nowhere */
+	/* Of the instruction that begins there, where in the cache; 0: nowhere. */
+	uint32_t at[SOFT_PAGE];
+};
+/* In at[]: the instruction goes on in the next page; its code looks for where it is translated. */
+#define JIT_SPANS (1u << 31)
+
+/* An instruction that lies in two pages. */
+struct soft_jit_span {
+	uint64_t gpa; /* where it begins */
+	struct soft_jit_page *page[2];
+	uint32_t generation[2];
+	uint32_t code;
 };
 
 /* Of an instruction of translated code, where it came from. */
@@ -53,6 +63,7 @@ struct soft_jit_origin {
 #define SOFT_JIT_PAGES   4096u
 #define SOFT_JIT_ORIGINS (1u << 20)
 #define SOFT_JIT_HASH    4096u
+#define SOFT_JIT_SPANS   4096u
 struct soft_jit {
 	uint8_t *writable;
 	const uint8_t *code;         /* the same memory */
@@ -62,6 +73,7 @@ struct soft_jit {
 	uint32_t n_pages, n_origins, flushes;
 	bool fpu; /* x87, MMX and SSE instructions are translated */
 	struct soft_jit_page *hash[SOFT_JIT_HASH];
+	struct soft_jit_span spans[SOFT_JIT_SPANS]; /* by a hash of gpa */
 };
 
 /* Room that a translation may need at most. */
@@ -69,5 +81,8 @@ struct soft_jit {
 
 /* Translates from an offset on; page->at[offset] is set afterwards. */
 void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset);
+/* Translates an instruction that goes on in another page. Where its code is. */
+uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset,
+			     const struct soft_jit_page *second);
 
 #endif

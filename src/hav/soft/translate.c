@@ -201,7 +201,7 @@ static unsigned after(const struct translation *t)
 static void link_within(struct translation *t, uint8_t *site, unsigned target)
 {
 	if (t->page->at[target])
-		emit_close(site, t->jit->writable + t->page->at[target]);
+		emit_close(site, t->jit->writable + (t->page->at[target] & ~JIT_SPANS));
 	else
 		add_cold(t, site, COLD_CHAIN, JIT_WORD(JIT_CHAIN, target), 0);
 }
@@ -721,22 +721,42 @@ static bool one(struct translation *t)
 }
 
 /* One instruction; what was emitted of one that cannot be is taken back. */
-static void instruction(struct translation *t)
+static void instruction(struct translation *t, const uint8_t *bytes, unsigned n)
 {
-	unsigned n = MIN(SOFT_PAGE - t->offset, (unsigned)SOFT_MAX_INSN), n_cold = t->n_cold;
 	struct soft_jit *jit = t->jit;
-	uint8_t bytes[SOFT_MAX_INSN], *start = t->e.at;
+	uint8_t *start = t->e.at;
+	unsigned n_cold = t->n_cold;
 
-	memcpy(bytes, t->page->host + t->offset, n);
 	jit->origins[jit->n_origins++] =
 		(struct soft_jit_origin){ start - jit->writable, t->offset };
-	t->page->at[t->offset] = start - jit->writable;
 	if (soft_decode(t->cpu, bytes, n, &t->insn, &t->d) && one(t))
 		return;
 	t->e.at = start;
 	t->n_cold = n_cold;
 	t->ended = true;
 	to_interpreter(t);
+}
+
+/* To this offset, wherever code for its linear address is. */
+static void go_by_table(struct translation *t)
+{
+	emit_from_page(t, t->offset);
+	emit_jump_linear(t, 0, JIT_WORD(JIT_GO, t->offset));
+}
+
+/* One that perhaps goes on in the next page: what that is depends on the linear address. */
+static void last_instruction(struct translation *t, unsigned n)
+{
+	uint8_t bytes[SOFT_MAX_INSN];
+
+	memcpy(bytes, t->page->host + t->offset, n);
+	if (soft_decode(t->cpu, bytes, n, &t->insn, &t->d)) {
+		instruction(t, bytes, n);
+		return;
+	}
+	t->page->at[t->offset] |= JIT_SPANS;
+	t->ended = true;
+	go_by_table(t);
 }
 
 static void put_cold(struct translation *t)
@@ -763,6 +783,12 @@ static void put_cold(struct translation *t)
 	}
 }
 
+static void finish(struct translation *t)
+{
+	put_cold(t);
+	t->jit->used = ALIGN_UP(t->e.at - t->jit->writable, 16);
+}
+
 void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset)
 {
 	struct soft_jit *jit = cpu->jit;
@@ -774,17 +800,42 @@ void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsi
 	t.e.at = jit->writable + jit->used;
 	for (unsigned n = 0; !t.ended; n++) {
 		if (t.offset >= SOFT_PAGE) {
-			emit_from_page(&t, t.offset);
-			emit_jump_linear(&t, 0, JIT_WORD(JIT_GO, t.offset));
+			go_by_table(&t);
 			break;
 		}
 		if (n && (page->at[t.offset] || n == MAX_BLOCK)) {
 			link_within(&t, emit_jmp_open(&t.e), t.offset);
 			break;
 		}
-		instruction(&t);
+		page->at[t.offset] = t.e.at - jit->writable;
+		if (SOFT_PAGE - t.offset < SOFT_MAX_INSN)
+			last_instruction(&t, SOFT_PAGE - t.offset);
+		else
+			instruction(&t, page->host + t.offset, SOFT_MAX_INSN);
 		t.offset += t.insn.length;
 	}
-	put_cold(&t);
-	jit->used = ALIGN_UP(t.e.at - jit->writable, 16);
+	finish(&t);
+}
+
+uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset,
+			     const struct soft_jit_page *second)
+{
+	struct soft_jit *jit = cpu->jit;
+	unsigned n = SOFT_PAGE - offset;
+	uint8_t bytes[SOFT_MAX_INSN];
+	struct cold cold[MAX_COLD];
+	struct translation t = {
+		.cpu = cpu, .jit = jit, .page = page, .offset = offset, .cold = cold
+	};
+	uint32_t start = jit->used;
+
+	memcpy(bytes, page->host + offset, n);
+	memcpy(bytes + n, second->host, SOFT_MAX_INSN - n);
+	t.e.at = jit->writable + start;
+	instruction(&t, bytes, SOFT_MAX_INSN);
+	t.offset += t.insn.length;
+	if (!t.ended)
+		go_by_table(&t);
+	finish(&t);
+	return start;
 }
