@@ -404,7 +404,7 @@ int vcpus_reset(struct machine *machine, const struct hav_state *bsp, struct err
 	return hav_vcpu_set_state(machine->vcpus[0].hav, bsp->groups, bsp, err);
 }
 
-void vcpus_destroy(struct machine *machine)
+void vcpus_end(struct machine *machine)
 {
 	struct vcpu_set *set = machine->vcpu_set;
 
@@ -418,12 +418,23 @@ void vcpus_destroy(struct machine *machine)
 	for (unsigned i = 0; i < machine->n_vcpus; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];
 
-		if (vcpu->started) {
-			vcpu_kick(vcpu);
-			pthread_join(vcpu->thread, NULL);
-		}
-		hav_vcpu_destroy(vcpu->hav);
+		if (!vcpu->started)
+			continue;
+		vcpu_kick(vcpu);
+		pthread_join(vcpu->thread, NULL);
+		vcpu->started = false;
 	}
+}
+
+void vcpus_destroy(struct machine *machine)
+{
+	struct vcpu_set *set = machine->vcpu_set;
+
+	if (!set)
+		return;
+	vcpus_end(machine);
+	for (unsigned i = 0; i < machine->n_vcpus; i++)
+		hav_vcpu_destroy(machine->vcpus[i].hav);
 	free(machine->vcpus);
 	lapics_free(machine->irqs.lapics);
 	machine->irqs.lapics = NULL;

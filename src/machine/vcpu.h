@@ -73,7 +73,9 @@ const struct hav_state *vcpus_reset_state(const struct machine *machine);
 /* Back to the power-on state; vCPU 0 then gets what state says. While paused. */
 int vcpus_reset(struct machine *machine, const struct hav_state *bsp, struct error **err);
 
-/* Ends the threads and destroys the vCPUs. */
+/* Ends the threads. Devices may still interrupt the vCPUs, and tell of what they write. */
+void vcpus_end(struct machine *machine);
+/* Destroys the vCPUs, once no device does anything any more. */
 void vcpus_destroy(struct machine *machine);
 
 #endif

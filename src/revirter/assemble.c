@@ -485,8 +485,9 @@ void disassemble(struct vm *vm)
 
 	/* Alarms are for vCPUs and devices, which use the clock to their end. */
 	vclock_end_thread(machine->clock);
-	vcpus_destroy(machine);
+	vcpus_end(machine);
 	machine_pause_devices(machine);
+	vcpus_destroy(machine);
 	machine_destroy_devices(machine);
 	vclock_free(machine->clock);
 	if (machine->backends)
