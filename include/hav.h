@@ -207,8 +207,10 @@ int hav_vm_coalesce(struct hav_vm *vm, enum hav_space space, uint64_t address, u
 		    bool on, struct error **err);
 void hav_vm_flush_coalesced(struct hav_vm *vm);
 
-/* The paravirtual clock guests read, in nanoseconds: read when a VM is paused, written when it goes
- * on. */
+/*
+ * The clock guests read, in nanoseconds: KVM's paravirtual one, or the time-stamp counters where
+ * they are the backend's. Read when a VM is paused, written when it goes on; no vCPU runs then.
+ */
 int hav_vm_get_clock(struct hav_vm *vm, uint64_t *ns, struct error **err);
 int hav_vm_set_clock(struct hav_vm *vm, uint64_t ns, struct error **err);
 

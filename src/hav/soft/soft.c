@@ -44,11 +44,55 @@ static void soft_close(struct hav *hav)
 	free(container_of(hav, struct soft_hav, hav));
 }
 
+/*
+ * The VM's clock is the first vCPU's time-stamp counter, in nanoseconds; setting it moves those of
+ * all vCPUs alike. None runs meanwhile.
+ */
+static int first_vcpu(struct soft_vm *vm, struct soft_vcpu **first, struct error **err)
+{
+	*first = atomic_load(&vm->vcpus[0]);
+	if (*first)
+		return 0;
+	error_set(err, "there is no clock without vCPU 0");
+	errno = ENOENT;
+	return -1;
+}
+
+static int soft_get_clock(struct hav_vm *hvm, uint64_t *ns, struct error **err)
+{
+	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
+	struct soft_vcpu *first;
+
+	if (first_vcpu(vm, &first, err) < 0)
+		return -1;
+	*ns = (unsigned __int128)soft_tsc(first) * 1000000 / vm->tsc_khz;
+	return 0;
+}
+
+static int soft_set_clock(struct hav_vm *hvm, uint64_t ns, struct error **err)
+{
+	struct soft_vm *vm = container_of(hvm, struct soft_vm, vm);
+	struct soft_vcpu *first;
+	uint64_t shift;
+
+	if (first_vcpu(vm, &first, err) < 0)
+		return -1;
+	shift = (uint64_t)((unsigned __int128)ns * vm->tsc_khz / 1000000) - soft_tsc(first);
+	for (size_t i = 0; i < ARRAY_SIZE(vm->vcpus); i++) {
+		struct soft_vcpu *cpu = atomic_load(&vm->vcpus[i]);
+
+		if (cpu)
+			cpu->tsc_offset += shift;
+	}
+	return 0;
+}
+
 static unsigned soft_capability(const struct hav *hav, enum hav_cap cap)
 {
 	switch (cap) {
 	case HAV_CAP_MAX_VCPUS: return 64;
 	case HAV_CAP_MAX_SLOTS: return SOFT_MAX_SLOTS;
+	case HAV_CAP_CLOCK:
 	case HAV_CAP_APIC_MSR_EXITS:
 	case HAV_CAP_TSC_DEADLINE_EXITS: return 1;
 	default: return 0;
@@ -145,6 +189,8 @@ const struct hav_backend hav_backend_soft = {
 	.vm_map = soft_vm_map,
 	.vm_unmap = soft_vm_unmap,
 	.memory_written = soft_memory_written,
+	.get_clock = soft_get_clock,
+	.set_clock = soft_set_clock,
 	.vcpu_create = soft_vcpu_create,
 	.vcpu_destroy = soft_vcpu_destroy,
 	.set_cpuid = soft_set_cpuid,
