@@ -6,7 +6,9 @@
 #	PREFIX, DESTDIR	where `make install` puts things (/usr/local, none)
 #	ARGS		more words for `make run`: ARGS="-smp 2 -m 1G"
 #	PHASES		what `make check` runs: PHASES="unit cli" (all; see tests/run-all)
-#	CASES		what `make bench` runs: CASES=boot (all of tests/bench)
+#	CASES		what `make bench` runs: CASES=boot (all of tests/bench); how many cases `make check-diff`
+#			tries (10000000)
+#	SEED		where the cases of `make check-diff` come from (the clock); its ARGS: --backend, --class …
 
 SANITIZE ?=
 ifneq ($(filter-out 0,$(SANITIZE)),)
@@ -21,7 +23,7 @@ FUZZ_SECONDS ?= 60
 clang_format := $(shell command -v clang-format-14 || echo clang-format)
 export BUILD
 
-.PHONY: all run check check-guest bench install clean distclean format format-check fuzz help
+.PHONY: all run check check-diff check-guest bench install clean distclean format format-check fuzz help
 
 all:  ## build everything, into build/
 	@tools/setup build
@@ -38,6 +40,10 @@ check:  ## run all tests; the last line is "N passed, N failed"
 
 check-guest: all  ## let a Debian guest with four processors work hard, and reboot; long where KVM is emulated
 	@tests/long/guest
+
+check-diff: all  ## random instructions on the processor itself and in the software backend, compared
+	@$(BUILD)/tests/diff/diff $(if $(SEED),--seed $(SEED)) \
+		--cases $(if $(filter command environment,$(origin CASES)),$(CASES),10000000) $(ARGS)
 
 bench: all  ## measure, against other monitors where that says something
 	@tools/setup bench
