@@ -390,9 +390,9 @@ static struct soft_code_page *code_page(struct soft_vcpu *cpu, uint64_t gpa,
 enum soft_result soft_fetch_gpa(struct soft_vcpu *cpu, uint64_t linear, uint64_t *gpa)
 {
 	unsigned tlb = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
-	uint16_t place = soft_tlb_place(linear);
+	uint32_t place = soft_tlb_place(linear);
 
-	if (cpu->tlb[tlb].exec[place] == soft_tlb_tag(linear)) {
+	if (soft_tlb_fits(cpu->tlb[tlb].exec[place], linear, 1)) {
 		*gpa = cpu->tlb[tlb].gpa[place] | (linear & SOFT_PAGE_MASK);
 		return SOFT_DONE;
 	}

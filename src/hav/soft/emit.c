@@ -75,13 +75,13 @@ void emit_mov_imm32(struct emitter *e, unsigned to, uint32_t value)
 	emit32(e, value);
 }
 
-/* VEX.LZ.{66,F2}.0F38.W1 F7 /r */
-static void emit_shift(struct emitter *e, unsigned pp, unsigned to, unsigned from, unsigned count)
+/* VEX.LZ.{66,F2}.0F38.W{0,1} F7 /r */
+static void emit_shift(struct emitter *e, unsigned w_pp, unsigned to, unsigned from, unsigned count)
 {
 	const uint8_t bytes[] = {
 		0xc4,
 		(to < 8 ? 0x80 : 0) | 0x40 | (from < 8 ? 0x20 : 0) | 2,
-		0x80 | (~count & 15) << 3 | pp,
+		(~count & 15) << 3 | w_pp,
 		0xf7,
 		0xc0 | (to & 7) << 3 | (from & 7),
 	};
@@ -91,12 +91,17 @@ static void emit_shift(struct emitter *e, unsigned pp, unsigned to, unsigned fro
 
 void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count)
 {
-	emit_shift(e, 3, to, from, count);
+	emit_shift(e, 0x83, to, from, count);
+}
+
+void emit_shrx32(struct emitter *e, unsigned to, unsigned from, unsigned count)
+{
+	emit_shift(e, 0x03, to, from, count);
 }
 
 void emit_shlx(struct emitter *e, unsigned to, unsigned from, unsigned count)
 {
-	emit_shift(e, 1, to, from, count);
+	emit_shift(e, 0x81, to, from, count);
 }
 
 void emit_jmp(struct emitter *e, const uint8_t *to)

@@ -37,8 +37,9 @@ void emit_op_reg(struct emitter *e, uint32_t op, unsigned reg, unsigned rm);
 void emit_modrm_mem(struct emitter *e, unsigned reg, struct emit_mem mem);
 void emit_mov(struct emitter *e, unsigned to, unsigned from);
 void emit_mov_imm32(struct emitter *e, unsigned to, uint32_t value);
-/* SHRX and SHLX of 64 bits: to = from shifted by count. */
+/* SHRX (and of 32 bits) and SHLX: to = from shifted by count. */
 void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count);
+void emit_shrx32(struct emitter *e, unsigned to, unsigned from, unsigned count);
 void emit_shlx(struct emitter *e, unsigned to, unsigned from, unsigned count);
 /* jmp rel32 to a place in the same code; and one to be named later: where its rel32 is. */
 void emit_jmp(struct emitter *e, const uint8_t *to);

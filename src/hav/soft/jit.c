@@ -95,7 +95,7 @@ static void emit_leave(struct emitter *e)
 }
 
 /* No address that belongs at this place has this tag. */
-static void forget(struct soft_jumps *jumps, uint16_t place)
+static void forget(struct soft_jumps *jumps, uint32_t place)
 {
 	jumps->tag[place] = -(uint64_t)(place ^ 1);
 	jumps->code[place] = NULL;
@@ -217,7 +217,7 @@ static void flush_jumps(struct soft_jumps *jumps, bool global_too)
 
 	for (unsigned which = 0; which <= global_too; which++) {
 		for (unsigned i = 0; i < j->n[which]; i++) {
-			uint16_t place = j->places[which][i];
+			uint32_t place = j->places[which][i];
 
 			if (which == JOURNAL_GLOBAL || !(j->state[place] & JOURNAL_NOW_GLOBAL)) {
 				forget(jumps, place);

@@ -38,7 +38,7 @@
 
 /* --- The TLB ---- */
 
-void soft_journal_add(struct soft_journal *j, uint16_t place, bool global)
+void soft_journal_add(struct soft_journal *j, uint32_t place, bool global)
 {
 	uint8_t *state = &j->state[place], listed = JOURNAL_LISTED << global;
 
@@ -47,9 +47,16 @@ void soft_journal_add(struct soft_journal *j, uint16_t place, bool global)
 	*state = (*state & ~JOURNAL_NOW_GLOBAL) | listed | (global ? JOURNAL_NOW_GLOBAL : 0);
 }
 
-static void forget(struct soft_tlb *tlb, uint16_t place)
+static void forget(struct soft_tlb *tlb, uint32_t place)
 {
-	tlb->read[place] = tlb->write[place] = tlb->exec[place] = 0;
+	tlb->read[place] = tlb->write[place] = tlb->exec[place] = soft_tlb_no_tag(place);
+}
+
+/* Zeroes are no tags, but at place 0. */
+void soft_tlb_init(struct soft_vcpu *cpu)
+{
+	for (unsigned t = 0; t < N_TLBS; t++)
+		forget(&cpu->tlb[t], 0);
 }
 
 static void flush_journal(struct soft_tlb *tlb, unsigned which)
@@ -57,7 +64,7 @@ static void flush_journal(struct soft_tlb *tlb, unsigned which)
 	struct soft_journal *j = &tlb->journal;
 
 	for (unsigned i = 0; i < j->n[which]; i++) {
-		uint16_t place = j->places[which][i];
+		uint32_t place = j->places[which][i];
 		uint8_t *state = &j->state[place];
 
 		if (which == JOURNAL_GLOBAL || !(*state & JOURNAL_NOW_GLOBAL))
@@ -125,10 +132,16 @@ void soft_tlb_flush_page(struct soft_vcpu *cpu, uint64_t linear)
 
 void soft_tlb_flush_writes(struct soft_vcpu *cpu)
 {
-	for (unsigned t = 0; t < N_TLBS; t++)
+	for (unsigned t = 0; t < N_TLBS; t++) {
+		struct soft_tlb *tlb = &cpu->tlb[t];
+
 		for (unsigned which = 0; which < 2; which++)
-			for (unsigned i = 0; i < cpu->tlb[t].journal.n[which]; i++)
-				cpu->tlb[t].write[cpu->tlb[t].journal.places[which][i]] = 0;
+			for (unsigned i = 0; i < tlb->journal.n[which]; i++) {
+				uint32_t place = tlb->journal.places[which][i];
+
+				tlb->write[place] = soft_tlb_no_tag(place);
+			}
+	}
 }
 
 void soft_tlb_choose(struct soft_vcpu *cpu)
@@ -335,8 +348,9 @@ static enum soft_result walk_and_mark(struct soft_vcpu *cpu, uint64_t linear, un
 static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned which, const struct walk *w)
 {
 	struct soft_tlb *tlb = &cpu->tlb[which];
-	uint16_t place = soft_tlb_place(linear);
-	uint64_t gpa = w->gpa & ~(uint64_t)SOFT_PAGE_MASK, tag = soft_tlb_tag(linear);
+	uint32_t place = soft_tlb_place(linear);
+	uint64_t gpa = w->gpa & ~(uint64_t)SOFT_PAGE_MASK, tag = soft_tlb_tag(linear),
+		 none = soft_tlb_no_tag(place);
 	const struct soft_slot *slot = soft_slot(cpu->vm, gpa);
 	bool paging = cpu->cr0 & CR0_PG, writable;
 
@@ -350,10 +364,10 @@ static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned which, const s
 	tlb->gpa[place] = gpa;
 	tlb->addend[place] =
 		(uintptr_t)(slot->host + (gpa - slot->gpa)) - (linear & ~(uint64_t)SOFT_PAGE_MASK);
-	tlb->exec[place] = !paging || allowed(cpu, w, ACCESS_EXEC, which) ? tag : 0;
+	tlb->exec[place] = !paging || allowed(cpu, w, ACCESS_EXEC, which) ? tag : none;
 	tlb->read[place] = !cpu->watch && (!paging || allowed(cpu, w, ACCESS_READ, which)) ? tag
 											   : 0;
-	tlb->write[place] = !cpu->watch && writable ? tag : 0;
+	tlb->write[place] = !cpu->watch && writable ? tag : none;
 	soft_journal_add(&tlb->journal, place, w->global);
 }
 

@@ -127,21 +127,23 @@ static inline bool soft_in_stubs(const struct soft_vm *vm, uint64_t rip)
 
 enum soft_access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 
-/* Tables that are looked up by the low 16 bits of a number, so that translated code finds a place
- * with one MOVZX. They are large and mostly empty: journals say which places are taken, the guest's
- * global ones and the others, and a flush costs as much as was filled. */
-#define SOFT_PLACES 65536u
+/*
+ * Large tables, mostly empty, that are looked up by some low bits of an address. Journals say which
+ * places are taken, the guest's global ones and the others, so that a flush costs as much as was
+ * filled.
+ */
+#define SOFT_PLACES (1u << 20)
 struct soft_journal {
 	unsigned n[2];
-	uint16_t places[2][SOFT_PLACES];
+	uint32_t places[2][SOFT_PLACES];
 	uint8_t state[SOFT_PLACES]; /* JOURNAL_… */
 };
 enum { JOURNAL_OTHER, JOURNAL_GLOBAL };                   /* index of n, places */
 enum { JOURNAL_LISTED = 1, JOURNAL_NOW_GLOBAL = 1 << 2 }; /* LISTED << index */
 
 /*
- * Translations, at the low bits of the page's number. A tag plus that number plus one is 0 when
- * such an access may go straight to host memory, linear + addend; 0 is no tag.
+ * Translations. An access may go straight to host memory, linear + addend, when the linear address
+ * of its last byte plus the tag is less than a page.
  */
 struct soft_tlb {
 	uint64_t read[SOFT_PLACES], write[SOFT_PLACES], exec[SOFT_PLACES];
@@ -152,19 +154,29 @@ struct soft_tlb {
 /* What may be accessed depends on who asks. */
 enum { TLB_SUPERVISOR, TLB_USER, TLB_SUPERVISOR_AC, N_TLBS };
 
-static inline uint16_t soft_tlb_place(uint64_t linear)
+static inline uint32_t soft_tlb_place(uint64_t linear)
 {
-	return linear >> 12;
+	return (uint32_t)linear >> 12;
 }
 static inline uint64_t soft_tlb_tag(uint64_t linear)
 {
-	return -((linear >> 12) + 1);
+	return -(linear & ~(uint64_t)SOFT_PAGE_MASK);
+}
+/* A tag that no address at this place fits, nor those around it. */
+static inline uint64_t soft_tlb_no_tag(uint32_t place)
+{
+	return -((uint64_t)(place ^ SOFT_PLACES / 2) << 12);
+}
+static inline bool soft_tlb_fits(uint64_t tag, uint64_t linear, unsigned size)
+{
+	return linear + tag + size - 1 < SOFT_PAGE;
 }
 
-/* Translated code by the low bits of its linear address; tag + address is 0. */
+/* Translated code by the low 16 bits of its linear address; tag + address is 0. */
+#define SOFT_JUMPS 65536u
 struct soft_jumps {
-	uint64_t tag[SOFT_PLACES];
-	const void *code[SOFT_PLACES];
+	uint64_t tag[SOFT_JUMPS];
+	const void *code[SOFT_JUMPS];
 	struct soft_journal journal;
 	uint64_t pages[64]; /* a bit for each page, by the low bits of its number, that has any */
 };
@@ -404,6 +416,7 @@ void soft_memory_written(struct hav_vm *vm, uint64_t gpa, uint64_t size);
 
 /* --- mmu.c ----------------------------------------------------------------------------------- */
 
+void soft_tlb_init(struct soft_vcpu *cpu);
 void soft_tlb_flush(struct soft_vcpu *cpu, bool global_too);
 void soft_tlb_flush_page(struct soft_vcpu *cpu, uint64_t linear);
 void soft_tlb_flush_writes(struct soft_vcpu *cpu);
@@ -423,9 +436,9 @@ enum soft_result soft_write_slow(struct soft_vcpu *cpu, uint64_t linear, const v
 static inline void *soft_tlb_find(const struct soft_tlb *tlb, const uint64_t *tags, uint64_t linear,
 				  unsigned size)
 {
-	uint16_t place = soft_tlb_place(linear);
+	uint32_t place = soft_tlb_place(linear);
 
-	if (likely(tags[place] == soft_tlb_tag(linear + size - 1)))
+	if (likely(soft_tlb_fits(tags[place], linear, size)))
 		return (void *)(linear + tlb->addend[place]);
 	return NULL;
 }
@@ -521,7 +534,7 @@ static inline enum soft_result soft_read_system(struct soft_vcpu *cpu, uint64_t 
 }
 
 /* A place of a table was filled. */
-void soft_journal_add(struct soft_journal *journal, uint16_t place, bool global);
+void soft_journal_add(struct soft_journal *journal, uint32_t place, bool global);
 
 /* --- jit.c ---------------------------------------------------------------------------------- */
 

@@ -47,11 +47,6 @@ struct translation {
 	struct cold *cold;
 };
 
-static struct emit_mem at_reg(unsigned base)
-{
-	return (struct emit_mem){ base, NO_REG, 1, 0 };
-}
-
 static struct emit_mem state_at(size_t offset)
 {
 	return (struct emit_mem){ RSP, NO_REG, 1, SOFT_JIT_RSP + (int)offset };
@@ -162,23 +157,20 @@ static bool emit_linear(struct translation *t)
 	return true;
 }
 
-/* HOST_PLACE = the host address for an access at HOST_LINEAR. */
+/* Where HOST_OPERAND is then: the host address for an access at HOST_LINEAR. */
+#define HOST_OPERAND ((struct emit_mem){ HOST_LINEAR, HOST_PLACE, 1, 0 })
 static void emit_lookup(struct translation *t, unsigned size, bool write)
 {
 	size_t tlb = offsetof(struct soft_vcpu, tlb) + t->page->tlb * sizeof(struct soft_tlb);
 
-	emit_shrx(&t->e, HOST_PLACE, HOST_LINEAR, RSP);
-	emit_op_reg(&t->e, OP_0F | 0xb7, HOST_PLACE, HOST_PLACE); /* movzx r32, r16 */
+	emit_shrx32(&t->e, HOST_PLACE, HOST_LINEAR, RSP);
 	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
 		    table_at(tlb + (write ? offsetof(struct soft_tlb, write)
 					  : offsetof(struct soft_tlb, read))));
 	emit_op_mem(&t->e, MOV_LOAD, HOST_PLACE, table_at(tlb + offsetof(struct soft_tlb, addend)));
-	emit_op_mem(&t->e, LEA, HOST_PLACE, (struct emit_mem){ HOST_LINEAR, HOST_PLACE, 1, 0 });
-	if (size > 1)
-		emit_op_mem(&t->e, LEA, HOST_LINEAR,
-			    (struct emit_mem){ HOST_LINEAR, NO_REG, 1, size - 1 });
-	emit_shrx(&t->e, HOST_LINEAR, HOST_LINEAR, RSP);
-	emit_op_mem(&t->e, LEA, HOST_COUNT, (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 1 });
+	emit_op_mem(&t->e, LEA, HOST_COUNT,
+		    (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, size - 1 });
+	emit_shrx(&t->e, HOST_COUNT, HOST_COUNT, RSP);
 	interpret_unless_zero(t);
 }
 
@@ -248,7 +240,7 @@ static bool within(int64_t target)
 	return target >= 0 && target < SOFT_PAGE;
 }
 
-/* HOST_PLACE = the host address of the stack below its top. */
+/* HOST_OPERAND is the stack below its top. */
 static void emit_push_place(struct translation *t)
 {
 	emit_op_mem(&t->e, LEA, HOST_LINEAR,
@@ -269,7 +261,7 @@ static void emit_return_address(struct translation *t)
 	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT, STATE(page_base));
 	emit_op_mem(&t->e, LEA, HOST_COUNT,
 		    (struct emit_mem){ HOST_COUNT, NO_REG, 1, (int32_t)after(t) });
-	emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, at_reg(HOST_PLACE));
+	emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, HOST_OPERAND);
 }
 
 static bool direct(struct translation *t, bool call)
@@ -301,7 +293,7 @@ static bool indirect(struct translation *t, bool call)
 	if (memory) {
 		if (!emit_operand(t, 8, false))
 			return false;
-		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, at_reg(HOST_PLACE));
+		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, HOST_OPERAND);
 		if (call)
 			emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
 	}
@@ -329,7 +321,7 @@ static bool ret(struct translation *t)
 		return false;
 	emit_mov(&t->e, HOST_LINEAR, soft_host_reg[RSP]);
 	emit_lookup(t, 8, false);
-	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, at_reg(HOST_PLACE));
+	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, HOST_OPERAND);
 	emit_jump_linear(t, 8 + (uint16_t)t->insn.imm, JIT_WORD(JIT_INTERPRET, t->offset));
 	t->ended = true;
 	return true;
@@ -370,30 +362,29 @@ static bool push(struct translation *t)
 	if (op->kind == OPERAND_MEMORY) {
 		if (!emit_operand(t, 8, false))
 			return false;
-		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, at_reg(HOST_PLACE));
+		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, HOST_OPERAND);
 		emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
 	}
 	emit_push_place(t);
 	if (op->kind == OPERAND_IMM) {
-		emit_op_mem(&t->e, OP_W | 0xc7, 0, at_reg(HOST_PLACE));
+		emit_op_mem(&t->e, OP_W | 0xc7, 0, HOST_OPERAND);
 		emit32(&t->e, t->insn.imm);
 	} else if (op->kind == OPERAND_MEMORY) {
 		emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT, STATE(jit_saved));
-		emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, at_reg(HOST_PLACE));
+		emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, HOST_OPERAND);
 	} else {
-		emit_op_mem(&t->e, MOV_STORE, in_register(t, op->reg, HOST_COUNT),
-			    at_reg(HOST_PLACE));
+		emit_op_mem(&t->e, MOV_STORE, in_register(t, op->reg, HOST_COUNT), HOST_OPERAND);
 	}
 	emit_move_stack(t, -8);
 	return true;
 }
 
-/* A guest register gets what is at [HOST_PLACE]. */
+/* A guest register gets HOST_OPERAND. */
 static void load_register(struct translation *t, unsigned reg)
 {
 	unsigned to = soft_host_reg[reg] == NO_REG ? HOST_COUNT : soft_host_reg[reg];
 
-	emit_op_mem(&t->e, MOV_LOAD, to, at_reg(HOST_PLACE));
+	emit_op_mem(&t->e, MOV_LOAD, to, HOST_OPERAND);
 	if (to == HOST_COUNT)
 		emit_op_mem(&t->e, MOV_STORE, to, gpr_at(reg));
 }
@@ -418,7 +409,7 @@ static bool leave(struct translation *t)
 	emit_mov(&t->e, HOST_LINEAR, RBP);
 	emit_lookup(t, 8, false);
 	emit_op_mem(&t->e, LEA, soft_host_reg[RSP], (struct emit_mem){ RBP, NO_REG, 1, 8 });
-	emit_op_mem(&t->e, MOV_LOAD, RBP, at_reg(HOST_PLACE));
+	emit_op_mem(&t->e, MOV_LOAD, RBP, HOST_OPERAND);
 	return true;
 }
 
@@ -441,7 +432,8 @@ static bool lea(struct translation *t)
 /* Which host registers a copy names. */
 struct copy {
 	bool memory, write, high, byte, count_in, count_out;
-	unsigned size;             /* of the memory operand */
+	bool sum;      /* HOST_LINEAR is given away: HOST_OPERAND must be summed up before */
+	unsigned size; /* of the memory operand */
 	int reg, rm, vvvv, opcode; /* host registers in those fields, or -1 */
 	unsigned n_spare;
 	uint8_t spares[3]; /* host registers not yet given to a guest's */
@@ -524,12 +516,13 @@ static bool plan_copy(struct translation *t, struct copy *c)
 		    soft_is_gpr(op->reg.value) && op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
 			c->count_in = true;
 	}
+	/* Taken from the end. */
+	c->spares[c->n_spare++] = HOST_LINEAR;
+	if (!c->memory)
+		c->spares[c->n_spare++] = HOST_PLACE;
 	if (!c->count_in)
 		c->spares[c->n_spare++] = HOST_COUNT;
 	c->count_in = false;
-	if (!c->memory)
-		c->spares[c->n_spare++] = HOST_PLACE;
-	c->spares[c->n_spare++] = HOST_LINEAR;
 	for (unsigned i = 0; i < insn->operand_count; i++) {
 		const ZydisDecodedOperand *op = &t->d.ops[i];
 
@@ -537,7 +530,21 @@ static bool plan_copy(struct translation *t, struct copy *c)
 		    !take_register(c, op))
 			return false;
 	}
-	return !(c->high && c->count_out);
+	for (unsigned i = 0; i < c->n_moved; i++)
+		c->sum |= c->memory && c->moved[i].host == HOST_LINEAR;
+	return !(c->high && (c->count_out || c->count_in || c->n_moved));
+}
+
+/* Where the memory operand is. AH and the like go with no REX prefix, so with old registers only.
+ */
+static struct emit_mem choose_operand(struct translation *t, const struct copy *c)
+{
+	unsigned to = c->high ? HOST_COUNT : HOST_PLACE;
+
+	if (!c->sum && !c->high)
+		return HOST_OPERAND;
+	emit_op_mem(&t->e, LEA, to, HOST_OPERAND);
+	return (struct emit_mem){ to, NO_REG, 1, 0 };
 }
 
 static unsigned field(int host, unsigned original)
@@ -547,7 +554,7 @@ static unsigned field(int host, unsigned original)
 
 /* The registers' numbers in the ModRM byte, or what was there (SSE registers, parts of the opcode).
  */
-static void emit_legacy(struct translation *t, const struct copy *c, unsigned base)
+static void emit_legacy(struct translation *t, const struct copy *c, struct emit_mem m)
 {
 	const ZydisDecodedInstruction *insn = &t->d.insn;
 	unsigned reg = field(c->reg, insn->raw.modrm.reg | insn->raw.rex.R << 3);
@@ -558,7 +565,7 @@ static void emit_legacy(struct translation *t, const struct copy *c, unsigned ba
 	if (!modrm)
 		rm = c->opcode >= 0 ? c->opcode : 0;
 	if (c->memory)
-		rm = base;
+		rm = m.base;
 	for (unsigned i = 0; i < insn->raw.prefix_count; i++) {
 		uint8_t prefix = insn->raw.prefixes[i].value;
 
@@ -566,6 +573,7 @@ static void emit_legacy(struct translation *t, const struct copy *c, unsigned ba
 			emit8(&t->e, prefix);
 	}
 	rex |= (modrm && reg >= 8 ? 4 : 0) | (rm >= 8 ? 1 : 0);
+	rex |= c->memory && m.index != NO_REG && m.index >= 8 ? 2 : 0;
 	if (rex || c->byte)
 		emit8(&t->e, 0x40 | rex);
 	if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
@@ -573,24 +581,31 @@ static void emit_legacy(struct translation *t, const struct copy *c, unsigned ba
 	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F38 || insn->opcode_map == ZYDIS_OPCODE_MAP_0F3A)
 		emit8(&t->e, insn->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 0x38 : 0x3a);
 	emit8(&t->e, c->opcode >= 0 ? (insn->opcode & ~7) | (c->opcode & 7) : insn->opcode);
-	if (modrm)
-		emit8(&t->e, (c->memory ? 0 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+	if (modrm && c->memory)
+		emit_modrm_mem(&t->e, reg, m);
+	else if (modrm)
+		emit8(&t->e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
 /* VEX with three bytes: BMI1 and BMI2 (Intel SDM vol. 2 §2.3.5). */
-static void emit_vex(struct translation *t, const struct copy *c, unsigned base)
+static void emit_vex(struct translation *t, const struct copy *c, struct emit_mem m)
 {
 	const ZydisDecodedInstruction *insn = &t->d.insn;
 	unsigned reg = field(c->reg, insn->raw.modrm.reg);
-	unsigned rm = c->memory ? base : (unsigned)c->rm;
+	unsigned rm = c->memory ? m.base : (unsigned)c->rm;
 	unsigned vvvv = field(c->vvvv, 0);
+	bool x = c->memory && m.index != NO_REG && m.index >= 8;
 
 	emit8(&t->e, 0xc4);
-	emit8(&t->e, (reg < 8 ? 0x80 : 0) | 0x40 | (rm < 8 ? 0x20 : 0) | insn->raw.vex.m_mmmm);
+	emit8(&t->e,
+	      (reg < 8 ? 0x80 : 0) | (x ? 0 : 0x40) | (rm < 8 ? 0x20 : 0) | insn->raw.vex.m_mmmm);
 	emit8(&t->e,
 	      insn->raw.vex.W << 7 | (~vvvv & 15) << 3 | insn->raw.vex.L << 2 | insn->raw.vex.pp);
 	emit8(&t->e, insn->opcode);
-	emit8(&t->e, (c->memory ? 0 : 0xc0) | (reg & 7) << 3 | (rm & 7));
+	if (c->memory)
+		emit_modrm_mem(&t->e, reg, m);
+	else
+		emit8(&t->e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
 static bool may_be_copied(const struct translation *t)
@@ -640,7 +655,7 @@ static void emit_x87_addresses(struct translation *t, bool memory)
 static bool copy(struct translation *t)
 {
 	const ZydisDecodedInstruction *insn = &t->d.insn;
-	unsigned base = HOST_PLACE;
+	struct emit_mem operand = HOST_OPERAND;
 	struct copy c;
 
 	if (!may_be_copied(t) || !plan_copy(t, &c))
@@ -651,13 +666,7 @@ static bool copy(struct translation *t)
 		if (notes_address(t))
 			emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
 		emit_lookup(t, c.size, c.write);
-	}
-	if (c.memory && c.high) {
-		/* No REX prefix goes with AH. */
-		if (c.count_in || c.n_moved)
-			return false;
-		base = HOST_COUNT;
-		emit_mov(&t->e, base, HOST_PLACE);
+		operand = choose_operand(t, &c);
 	}
 	for (unsigned i = 0; i < c.n_moved; i++)
 		if (c.moved[i].load)
@@ -667,9 +676,9 @@ static bool copy(struct translation *t)
 	if (c.high && (c.byte || c.reg >= 8 || c.rm >= 8 || insn->raw.rex.W))
 		return false;
 	if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-		emit_vex(t, &c, base);
+		emit_vex(t, &c, operand);
 	else
-		emit_legacy(t, &c, base);
+		emit_legacy(t, &c, operand);
 	if (insn->raw.imm[0].size)
 		emit_bytes(&t->e, t->insn.bytes + insn->raw.imm[0].offset,
 			   insn->length - insn->raw.imm[0].offset);

@@ -665,7 +665,7 @@ int soft_vcpu_create(struct hav_vm *hvm, uint32_t id, struct hav_vcpu **out, str
 		return -1;
 	}
 	reset(cpu);
-	soft_tlb_flush(cpu, true);
+	soft_tlb_init(cpu);
 	soft_update_mode(cpu);
 	pthread_mutex_lock(&vm->lock);
 	atomic_store(&vm->vcpus[id], cpu);
