@@ -22,7 +22,7 @@ runner() {
 sum_up() {
 	code=0
 	env -u MAKEFLAGS -u MAKELEVEL -u BUILD -u SANITIZE PATH="$project/bin:$PATH" \
-		"$project/tests/run-all" cli >"$BATS_TEST_TMPDIR/out" 2>&1 || code=$?
+		"$project/tests/run-all" "${phase:-cli}" >"$BATS_TEST_TMPDIR/out" 2>&1 || code=$?
 	line=$(tail -n 1 "$BATS_TEST_TMPDIR/out")
 }
 
@@ -72,6 +72,51 @@ sum_up() {
 	sum_up
 	[ "$line" = "3 passed, 1 failed" ]
 	grep -q "out of time" "$BATS_TEST_TMPDIR/out"
+}
+
+# testbed TEXT: makes the machine one that needs the testbed, with one file of integration tests in it; what runs
+# there for the Nth time is TEXT, with $n.
+testbed() {
+	mkdir -p "$project"/{build,tests/testbed,tests/integration}
+	printf '#!/bin/sh\necho "slow here" >&2; exit 1\n' >"$project/build/revirter"
+	printf '@test "one [x]" {\n\ttrue\n}\n@test "two" {\n\ttrue\n}\n' >"$project/tests/integration/a.bats"
+	printf '#!/bin/sh\ntrue\n' >"$project/tests/testbed/run"
+	printf '#!/bin/bash\n[ "${*: -1}" != true ] || exit 0\necho "$*" >>calls; n=$(wc -l <calls)\n%s\n' "$1" \
+		>"$project/tests/testbed/run"
+	printf '#!/bin/sh\necho 2\n' >"$project/bin/bats"
+	chmod +x "$project/build/revirter" "$project/tests/testbed/run"
+	phase=integration
+}
+
+@test "what fails in a testbed is tried once more, and only that" {
+	testbed '[ $n = 1 ] || { echo 1..1; echo ok 1 one [x]; exit; }
+		echo 1..2; echo not ok 1 one [x]; echo "# bad luck"; echo ok 2 two; exit 1'
+	sum_up
+	[ "$line" = "5 passed, 0 failed" ]
+	[ $code = 0 ]
+	grep -q "^note  integration/a: once more" "$BATS_TEST_TMPDIR/out"
+	grep -q "bad luck" "$BATS_TEST_TMPDIR/out"
+	[ "$(wc -l <"$project/calls")" = 2 ]
+	grep -qF -- '--filter ^(one \[x\])$ ' "$project/calls"
+}
+
+@test "what a testbed did not come to is tried once more" {
+	testbed '[ $n = 1 ] || { echo 1..1; echo ok 1 two; exit; }
+		echo 1..2; echo ok 1 one [x]; exit 125'
+	sum_up
+	[ "$line" = "5 passed, 0 failed" ]
+	grep -qF -- '--filter ^(two)$ ' "$project/calls"
+}
+
+@test "what fails twice in testbeds has failed" {
+	testbed '[ $n -gt 1 ] || { echo 1..2; echo ok 1 two; }; echo not ok 2 one [x]; exit 1'
+	sum_up
+	[ "$line" = "4 passed, 1 failed" ]
+	rm "$project/calls"
+	testbed 'exit 125'
+	sum_up
+	[ "$(wc -l <"$project/calls")" = 2 ]
+	[ "$line" = "3 passed, 1 failed" ]
 }
 
 @test "skipped tests are neither passed nor failed" {

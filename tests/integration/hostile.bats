@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # What a guest does to virtio devices against all rules must not take the monitor down, nor leave a
 # device that a reset does not cure.
-# timeout: 1800
+# timeout: 600
 
 bats_require_minimum_version 1.5.0
 load ../guest/guest

@@ -2,7 +2,7 @@
 # Interrupt controllers and timers that are not the kernel's, on a real KVM: all of them
 # (kernel-irqchip=off), or all but the local APICs (split).
 # prepare: tests/guestkit/kernel cloud --vmlinux
-# timeout: 1500
+# timeout: 900
 # testbed: --memory 3G
 
 bats_require_minimum_version 1.5.0
@@ -32,14 +32,14 @@ boots() {
 	[[ $output == *diskdata*"cpus $2"*IO-APIC*"ACPI: HPET"*"3 comparators"* ]]
 }
 
-@test "kernel-irqchip=off: 1, 2 and 4 CPUs" {
-	for cpus in 1 2 4; do
+@test "kernel-irqchip=off: 1 and 4 CPUs" {
+	for cpus in 1 4; do
 		boots off $cpus
 	done
 }
 
-@test "kernel-irqchip=split: 1, 2 and 4 CPUs" {
-	for cpus in 1 2 4; do
+@test "kernel-irqchip=split: 1 and 4 CPUs" {
+	for cpus in 1 4; do
 		boots split $cpus
 	done
 }
@@ -157,9 +157,19 @@ idles() {
 	done
 }
 
-# tell COMMAND: by QMP.
+# tell COMMAND: by QMP, without Python, whose start alone takes seconds here.
 tell() {
-	timeout 120 "$BATS_TEST_DIRNAME/../cli/qmp_client.py" --timeout 60 --wait 60 "$dir/qmp" "$1"
+	local line
+
+	coproc QMP { exec timeout 60 socat - "UNIX-CONNECT:$dir/qmp" 3>&-; }
+	printf '{"execute":"%s"}\n' qmp_capabilities "$1" >&"${QMP[1]}"
+	for _ in 1 2; do
+		until read -r -t 60 line <&"${QMP[0]}" && [[ $line == *'"return"'* ]]; do
+			[ -n "$line" ] || return 1
+		done
+	done
+	kill "$QMP_PID" 2>/dev/null || true
+	wait "$QMP_PID" 2>/dev/null || true
 }
 
 beats() {
@@ -175,7 +185,6 @@ beats() {
 			-qmp "unix:$dir/qmp,server=on,wait=off"
 		linux_await "beat 2"
 		tell stop
-		sleep 1
 		n=$(beats)
 		sleep 5
 		[ "$(beats)" = "$n" ]

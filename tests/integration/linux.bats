@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # A real Linux as guest: it boots by each way in, finds its devices working, and leaves by each way out.
 # prepare: tests/guestkit/kernel cloud --vmlinux
-# timeout: 1500
+# timeout: 900
 # testbed: --memory 3G
 
 bats_require_minimum_version 1.5.0
