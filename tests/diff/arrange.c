@@ -310,7 +310,7 @@ static bool arrange_indirect(struct gen *g, struct candidate *k)
 {
 	const ZydisDecodedOperand *op = &k->ops[0];
 
-	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+	if (k->insn.operand_count_visible && op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		int reg = gen_register(op->reg.value);
 
 		if (!assign(g, reg, 0))

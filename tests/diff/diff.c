@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 #define HWCAP2_FSGSBASE 2
-#define SHORT_CASES     60000
+#define SHORT_CASES     100000
 #define SHORT_SEED      1
 
 struct options {
@@ -44,7 +44,7 @@ struct options {
 };
 
 struct totals {
-	uint64_t cases, failed, unstable;
+	uint64_t cases, failed, unstable, endless;
 	uint64_t by_class[32], faults[32], known[32];
 };
 
@@ -148,6 +148,7 @@ static unsigned run_batch(const struct diff_batch *batch, uint64_t seed, struct 
 
 		totals->cases++;
 		totals->by_class[c->class]++;
+		totals->endless += c->host.how == ENDED_LATE;
 		totals->faults[c->class] += c->host.how != ENDED_WELL;
 		/* Some blocks have a RET that finds an address too early, and go round for ever. */
 		for (unsigned time = 0; time < opt.repeat && c->host.how != ENDED_LATE; time++) {
@@ -284,9 +285,9 @@ static bool test(unsigned number, uint64_t seed, uint64_t first, uint64_t n)
 	run_cases(seed, first, n, &totals);
 	print_classes(&totals);
 	print_known(&totals);
-	printf("# %llu cases, %.0f a second; %llu differ, %llu unstable\n", (long long)totals.cases,
-	       totals.cases / (now() - start), (long long)totals.failed,
-	       (long long)totals.unstable);
+	printf("# %llu cases, %.0f a second; %llu differ, %llu unstable, %llu endless\n",
+	       (long long)totals.cases, totals.cases / (now() - start), (long long)totals.failed,
+	       (long long)totals.unstable, (long long)totals.endless);
 	printf("%sok %u - %s as on the host, seed %llu\n", totals.failed ? "not " : "", number,
 	       opt.backend, (long long)seed);
 	return !totals.failed;

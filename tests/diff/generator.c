@@ -115,9 +115,14 @@ static void resolve(struct gen *g, const struct fixup *f)
 	unsigned n = c->n_insns;
 	unsigned to = f->backward ? f->first + rng_below(&g->r, f->insn - f->first)
 				  : f->insn + 1 + rng_below(&g->r, n - f->insn);
-	uint64_t target = c->address + g->starts[to];
-	int32_t relative = g->starts[to] - f->end;
+	uint64_t target;
+	int32_t relative;
 
+	/* What is in memory may be found by another RET, farther down, which would go round. */
+	if (f->kind == FIX_POKE && rng_percent(&g->r, 75))
+		to = n;
+	target = c->address + g->starts[to];
+	relative = g->starts[to] - f->end;
 	switch (f->kind) {
 	case FIX_RELATIVE: memcpy(g->code + f->at, &relative, f->size); break;
 	case FIX_REGISTER: c->in.gpr[f->reg] = target; break;

@@ -26,7 +26,7 @@ s that it has been run.
 #include <ucontext.h>
 #include <unistd.h>
 
-/* What the assembly below reads and fills. */
+/* What host_enter.S reads and fills. */
 struct context {
 	struct diff_state s;
 	uint64_t fs_base; /* ours */
@@ -34,6 +34,7 @@ struct context {
 	uint64_t flags;   /* ours; alignment checks off */
 	uint32_t mxcsr;
 	uint16_t fcw;
+	uint64_t signal_fs, signal_gs; /* as a signal found them */
 };
 struct context host_context __attribute__((aligned(64), visibility("hidden")));
 
@@ -47,6 +48,8 @@ _Static_assert(offsetof(struct context, rsp) == 680, "host_enter");
 _Static_assert(offsetof(struct context, flags) == 688, "host_enter");
 _Static_assert(offsetof(struct context, mxcsr) == 696, "host_enter");
 _Static_assert(offsetof(struct context, fcw) == 700, "host_enter");
+_Static_assert(offsetof(struct context, signal_fs) == 704, "host_signal");
+_Static_assert(offsetof(struct context, signal_gs) == 712, "host_signal");
 
 void host_enter(void);
 void host_leave(void);
@@ -54,137 +57,9 @@ void host_resume(void) __attribute__((noreturn));
 void host_signal(int number, siginfo_t *info, void *context);
 void host_signalled(int number, siginfo_t *info, void *context) __attribute__((used));
 
-#define AT(offset) "host_context+" #offset "(%rip)"
-__asm__(".text\n"
-	"host_enter:\n"
-	"	push %rbx\n"
-	"	push %rbp\n"
-	"	push %r12\n"
-	"	push %r13\n"
-	"	push %r14\n"
-	"	push %r15\n"
-	"	mov %rsp, " AT(
-		680) "\n"
-		     "	rdfsbase %rax\n"
-		     "	mov %rax, " AT(672) "\n"
-					    "	fxrstor64 " AT(160) "\n"
-								    "	mov " AT(152) ", %rax\n"
-										      "	wrgsbase "
-										      "%rax\n"
-										      "	mov " AT(
-											      144) ", %rax\n"
-												   "	wrfsbase %rax\n"
-												   "	push " AT(
-													   136) "\n"
-														"	popfq\n"
-														"	mov " AT(0) ", %rax\n"
-																    "	mov " AT(8) ", %rcx\n"
-																		    "	mov " AT(
-																			    16) ", %rdx\n"
-																				"	mov " AT(
-																					24) ", %rbx\n"
-																					    "	mov " AT(
-																						    32) ", %rsp\n"
-																							"	mov " AT(
-																								40) ", %rbp\n"
-																								    "	mov " AT(
-																									    48) ", %rsi\n"
-																										"	mov " AT(
-																											56) ", %rdi\n"
-																											    "	mov " AT(
-																												    64) ", %r8\n"
-																													"	mov " AT(
-																														72) ", %r9\n"
-																														    "	mov " AT(
-																															    80) ", %r10\n"
-																																"	mov " AT(
-																																	88) ", %r11\n"
-																																	    "	mov " AT(96) ", %r12\n"
-																																			     "	mov " AT(
-																																				     104) ", %r13\n"
-																																					  "	mov " AT(
-																																						  112) ", %r14\n"
-																																						       "	mov " AT(
-																																							       120) ", %r15\n"
-																																								    "	jmp *" AT(
-																																									    128) "\n"
-																																										 /* From EXIT. */
-																																										 "host_leave:\n"
-																																										 "	mov %rax, " AT(
-																																											 0) "\n"
-																																											    "	mov %rcx, " AT(
-																																												    8) "\n"
-																																												       "	mov %rdx, " AT(
-																																													       16) "\n"
-																																														   "	mov %rbx, " AT(24) "\n"
-																																																	   "	mov %rsp, " AT(
-																																																		   32) "\n"
-																																																		       "	mov %rbp, " AT(40) "\n"
-																																																						   "	mov %rsi, " AT(
-																																																							   48) "\n"
-																																																							       "	mov %rdi, " AT(
-																																																								       56) "\n"
-																																																									   "	mov %r8, " AT(
-																																																										   64) "\n"
-																																																										       "	mov %r9, " AT(72) "\n"
-																																																														  "	mov %r10, " AT(
-																																																															  80) "\n"
-																																																															      "	mov %r11, " AT(
-																																																																      88) "\n"
-																																																																	  "	mov %r12, " AT(
-																																																																		  96) "\n"
-																																																																		      "	mov %r13, " AT(
-																																																																			      104) "\n"
-																																																																				   "	mov %r14, " AT(
-																																																																					   112) "\n"
-																																																																						"	mov %r15, " AT(
-																																																																							120) "\n"
-																																																																							     "	mov " AT(
-																																																																								     680) ", %rsp\n"
-																																																																									  "	pushfq\n"
-																																																																									  "	pop " AT(
-																																																																										  136) "\n"
-																																																																										       "	push " AT(
-																																																																											       688) "\n"
-																																																																												    "	popfq\n"
-																																																																												    "	rdfsbase %rax\n"
-																																																																												    "	mov %rax, " AT(144) "\n"
-																																																																															    "	rdgsbase %rax\n"
-																																																																															    "	mov %rax, " AT(152) "\n"
-																																																																																		    "	mov " AT(
-																																																																																			    672) ", %rax\n"
-																																																																																				 "	wrfsbase %rax\n"
-																																																																																				 "	fxsave64 " AT(160) "\n"
-																																																																																							   "	fninit\n"
-																																																																																							   "	ldmxcsr " AT(696) "\n"
-																																																																																										  /* From a signal handler. */
-																																																																																										  "host_resume:\n"
-																																																																																										  "	mov " AT(
-																																																																																											  680) ", %rsp\n"
-																																																																																											       "	pop %r15\n"
-																																																																																											       "	pop %r14\n"
-																																																																																											       "	pop %r13\n"
-																																																																																											       "	pop %r12\n"
-																																																																																											       "	pop %rbp\n"
-																																																																																											       "	pop %rbx\n"
-																																																																																											       "	ret\n"
-																																																																																											       /* The kernel leaves AC and the segments as they were. */
-																																																																																											       "host_signal:\n"
-																																																																																											       "	push " AT(688) "\n"
-																																																																																														       "	popfq\n"
-																																																																																														       "	rdfsbase %rax\n"
-																																																																																														       "	mov %rax, " AT(144) "\n"
-																																																																																																		    "	rdgsbase %rax\n"
-																																																																																																		    "	mov %rax, " AT(
-																																																																																																			    152) "\n"
-																																																																																																				 "	mov " AT(
-																																																																																																					 672) ", %rax\n"
-																																																																																																					      "	wrfsbase %rax\n"
-																																																																																																					      "	jmp host_signalled\n");
-
 static struct diff_result *result; /* of the case that runs; NULL: none */
 
-#define TICK      50000 /* microseconds */
+#define TICK      10000 /* microseconds */
 #define MAX_TICKS 4     /* that a case may take */
 static unsigned ticks;
 
@@ -207,6 +82,8 @@ void host_signalled(int number, siginfo_t *info, void *context)
 		s->gpr[i] = regs[order[i]];
 	s->rip = regs[REG_RIP];
 	s->rflags = regs[REG_EFL];
+	s->fs_base = host_context.signal_fs;
+	s->gs_base = host_context.signal_gs;
 	memcpy(s->fx, uc->uc_mcontext.fpregs, FX_END);
 	result->how = regs[REG_TRAPNO];
 	result->error = regs[REG_ERR];
@@ -342,6 +219,7 @@ int main(int argc, char **argv)
 	shared = map(0, sizeof(*shared), PROT_READ | PROT_WRITE, atoi(argv[1]), 0);
 	map_all();
 	make_exit();
+	__asm__("rdfsbase %0" : "=r"(host_context.fs_base));
 	host_context.flags = FLAG_IF | 2;
 	host_context.mxcsr = 0x1f80;
 	install_handlers();

@@ -455,14 +455,19 @@ static bool is_system_call(const ZydisDecodedInstruction *insn, const ZydisDecod
 	return insn->mnemonic == ZYDIS_MNEMONIC_INT && ops[0].imm.value.u >= 0x20;
 }
 
+static bool is_undefined(const ZydisDecodedInstruction *insn)
+{
+	return insn->mnemonic == ZYDIS_MNEMONIC_UD0 || insn->mnemonic == ZYDIS_MNEMONIC_UD1 ||
+	       insn->mnemonic == ZYDIS_MNEMONIC_UD2;
+}
+
 bool diff_acceptable(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops,
 		     bool undefined)
 {
 	if (!insn)
 		return undefined;
-	if (undefined)
-		return insn->mnemonic == ZYDIS_MNEMONIC_UD0 ||
-		       insn->mnemonic == ZYDIS_MNEMONIC_UD1 || insn->mnemonic == ZYDIS_MNEMONIC_UD2;
+	if (undefined || is_undefined(insn))
+		return undefined && is_undefined(insn);
 	if (insn->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
 	    insn->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return false;
