@@ -88,6 +88,33 @@ static void start_clock(void)
 	setitimer(ITIMER_REAL, &tick, NULL);
 }
 
+/* --- When the backend takes the process with it ---- */
+
+static volatile uint64_t running_seed, running_case;
+static struct sigaction previous[NSIG];
+
+static void on_crash(int number, siginfo_t *info, void *context)
+{
+	char text[160];
+	int n = snprintf(text, sizeof(text), "# crash: --backend %s --seed %llu --case %llu\n",
+			 opt.backend, (long long)running_seed, (long long)running_case);
+
+	if (write(1, text, n) == n)
+		sigaction(number, &previous[number], NULL); /* it happens again */
+	else
+		_exit(3);
+}
+
+static void watch_for_crashes(void)
+{
+	static const int signals[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE };
+	struct sigaction action = { .sa_sigaction = on_crash,
+				    .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
+
+	for (unsigned i = 0; i < COUNT(signals); i++)
+		sigaction(signals[i], &action, &previous[signals[i]]);
+}
+
 /* --- Batches ---- */
 
 static void make_batch(struct diff_batch *batch, uint64_t seed, uint64_t first, uint64_t n)
@@ -146,6 +173,7 @@ static unsigned run_batch(const struct diff_batch *batch, uint64_t seed, struct 
 	for (unsigned i = 0; i < batch->n; i++) {
 		const struct diff_case *c = &batch->cases[i];
 
+		running_case = c->number;
 		totals->cases++;
 		totals->by_class[c->class]++;
 		totals->endless += c->host.how == ENDED_LATE;
@@ -281,6 +309,7 @@ static bool test(unsigned number, uint64_t seed, uint64_t first, uint64_t n)
 	double start = now();
 
 	printf("# seed %llu\n", (long long)seed);
+	running_seed = seed;
 	fflush(stdout);
 	run_cases(seed, first, n, &totals);
 	print_classes(&totals);
@@ -382,6 +411,7 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	start_clock();
+	watch_for_crashes();
 	runner = runner_start(opt.host, &shared);
 	printf("1..%u\n", opt.short_run ? 2 : 1);
 	if (opt.alone) {
