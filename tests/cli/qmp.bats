@@ -119,16 +119,25 @@ conversation() {
 }
 
 @test "values of the queries" {
-	tiny -smp 2 -name "guest=a name" -uuid 550e8400-e29b-41d4-a716-446655440000
+	tiny -smp 2 -name "guest=a name" -uuid 550e8400-e29b-41d4-a716-446655440000 -accel soft
 	running
 	run qmp query-name -- query-uuid -- query-kvm -- query-cpus-fast -- query-commands -- quit
 	said '{"name": "a name"}' '{"UUID": "550e8400-e29b-41d4-a716-446655440000"}' \
-		'{"enabled": true, "present": true}' '"cpu-index": 0' '"cpu-index": 1'
+		'{"enabled": false, "present": true}' '"cpu-index": 0' '"cpu-index": 1'
 	for command in qmp_capabilities query-version query-status query-name query-uuid query-kvm query-commands \
 		query-cpus-fast query-pci query-block query-chardev query-balloon stop cont system_reset \
 		system_powerdown quit balloon getfd add-fd; do
 		[[ $output == *"{\"name\": \"$command\"}"* ]]
 	done
+	ended 0
+}
+
+@test "query-kvm where it is KVM that runs the guest" {
+	[ -w /dev/kvm ] || skip "no KVM here"
+	tiny -accel kvm
+	running
+	run qmp query-kvm -- quit
+	said '{"enabled": true, "present": true}'
 	ended 0
 }
 
