@@ -5,7 +5,8 @@
 
 bats_require_minimum_version 1.5.0
 build=$(realpath -m "${BUILD:-$BATS_TEST_DIRNAME/../../build}")
-vmm=${GUEST_VMM:-$build/revirter}
+accel=$([ -w /dev/kvm ] && echo kvm || echo soft)
+vmm=${GUEST_VMM:-$build/revirter -accel $accel}
 qemu=(qemu-system-x86_64 -accel tcg)
 load ../guest/gdb
 
@@ -143,7 +144,8 @@ until_halted() {
 
 @test "a processor that is halted goes on when it steps" {
 	steps_halted
-	steps_halted -accel soft
+	vmm="$build/revirter -accel soft"
+	steps_halted
 }
 
 # dialogue CMD…: what a stub says to the same questions.
