@@ -53,6 +53,23 @@ hold_kvm() {
 		fork or sleep;' </dev/null >/dev/null 2>/dev/kmsg 3>&-
 }
 
+# last_words SECONDS: shortly before the time is up, where every thread is goes to the console, as the command
+# may hang.
+last_words() {
+	local task
+
+	[ "$1" -gt 60 ] || return
+	sleep $(($1 - 20))
+	echo 8 >/proc/sys/kernel/printk
+	echo on >/proc/sys/kernel/printk_devkmsg
+	for task in /proc/[0-9]*/task/*; do
+		readlink "$task/exe" >/dev/null || continue
+		echo "$task $(cat "$task/comm"): $(cut -d ' ' -f 3,14,15 "$task/stat") in $(cat "$task/wchan"), $(cat "$task/syscall")"
+	done 2>/dev/null >/dev/kmsg
+	echo w >/proc/sysrq-trigger
+	echo l >/proc/sysrq-trigger
+}
+
 ln -s /proc/self/fd /dev/fd
 ln -s fd/0 /dev/stdin
 ln -s fd/1 /dev/stdout
@@ -89,6 +106,7 @@ hold_kvm || echo "testbed: cannot hold KVM's code still" >/dev/kmsg
 for cpu in /sys/devices/system/cpu/cpu*/online; do
 	[ ! -e "$cpu" ] || echo 1 >"$cpu"
 done
+last_words "$timeout" </dev/null >/dev/null 2>&1 3>&- &
 echo up >&3
 input=/dev/null
 [ -z "$stdin" ] || input=$(port in)
