@@ -115,6 +115,8 @@ struct hav_vm_config {
 	/* Have no irqfds, doorbells, writes kept back and paravirtual clock, as a backend may lack
 	 * them all: for tests of callers. */
 	bool plain;
+	/* "soft": interpret the guest's code instead of translating it: slow, to find faults. */
+	bool interpret;
 };
 int hav_vm_create(struct hav *hav, const struct hav_vm_config *config, struct hav_vm **vm,
 		  struct error **err);

@@ -66,7 +66,7 @@ struct desc_machine {
 struct desc_accel {
 	const char *names[DESC_MAX_ACCELS]; /* libhav backends, to be tried in this order */
 	unsigned n;                         /* 0: whichever libhav takes */
-	bool plain;                         /* struct hav_vm_config, for tests */
+	bool plain, interpret;              /* struct hav_vm_config */
 };
 
 struct desc_memory {

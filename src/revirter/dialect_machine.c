@@ -78,6 +78,7 @@ const struct machine_kind machine_kinds[] = {
 static const struct prop accel_props[] = {
 	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers of the accelerator's",
 	  .choices = on_off_split },
+	{ "jit", PROP_BOOL, "on", "soft: translate the guest's code; off: interpret it" },
 	{ "x-plain", PROP_BOOL, "off", "for tests: leave its short cuts unused" },
 	{},
 };
@@ -156,6 +157,7 @@ int option_accel(struct dialect *d, const char *argument, struct error **err)
 		return -1;
 	set_irqchip(&d->desc->machine, props);
 	d->desc->accel.plain |= props_bool(props, "x-plain");
+	d->desc->accel.interpret |= !props_bool(props, "jit");
 	props_free(props);
 	return add_accel(d, name, err);
 }

@@ -11,6 +11,7 @@
 #include "hav.h"
 
 #include <err.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -189,14 +190,19 @@ static void set_cpuid(struct diff_guest *g)
 
 struct diff_guest *guest_start(const char *backend, const struct diff_shared *shared)
 {
-	const struct hav_vm_config config = { .irqchip = HAV_IRQCHIP_NONE };
+	/* As for -accel: a name, perhaps with what it is to be like. */
+	const char *interpret = strstr(backend, ",jit=off");
+	const struct hav_vm_config config = { .irqchip = HAV_IRQCHIP_NONE, .interpret = interpret };
+	char name[16];
 	struct diff_guest *g = calloc(1, sizeof(*g));
 	struct error *error = NULL;
 
 	if (!g)
 		err(2, "no memory");
 	g->shared = shared;
-	must(hav_open(&g->hav, backend, &error), error, backend);
+	snprintf(name, sizeof(name), "%.*s",
+		 interpret ? (int)(interpret - backend) : (int)strlen(backend), backend);
+	must(hav_open(&g->hav, name, &error), error, name);
 	must(hav_vm_create(g->hav, &config, &g->vm, &error), error, "VM");
 	g->memory =
 		mmap(NULL, GPA(N_PAGES), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -138,7 +138,7 @@ int soft_jit_create(struct soft_vcpu *cpu, struct error **err)
 	struct soft_jit *jit;
 	struct emitter e;
 
-	if (!host_can())
+	if (!host_can() || cpu->vm->vm.config.interpret)
 		return 0;
 	jit = xcalloc(1, sizeof(*jit));
 	cpu->jit = jit;

@@ -52,11 +52,13 @@ static void forget(struct soft_tlb *tlb, uint32_t place)
 	tlb->read[place] = tlb->write[place] = tlb->exec[place] = soft_tlb_no_tag(place);
 }
 
-/* Zeroes are no tags, but at place 0. */
+/* Zeroes are no tags, but at place 0, and at the last, from where accesses may reach around to 0. */
 void soft_tlb_init(struct soft_vcpu *cpu)
 {
-	for (unsigned t = 0; t < N_TLBS; t++)
+	for (unsigned t = 0; t < N_TLBS; t++) {
 		forget(&cpu->tlb[t], 0);
+		forget(&cpu->tlb[t], SOFT_PLACES - 1);
+	}
 }
 
 static void flush_journal(struct soft_tlb *tlb, unsigned which)
