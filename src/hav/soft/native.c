@@ -324,9 +324,10 @@ static void plan_flags(const ZydisDecodedInstruction *insn, struct plan *p)
 		return;
 	sets = (flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & ARITHMETIC;
 	p->stores_flags = sets;
-	/* Also where some are kept as they were: those not set, and all when a shift's count is 0.
-	 */
+	/* Also where some are kept as they were: those not set, those undefined (which on some
+	 * processors means that), and all when a shift's count is 0. */
 	p->loads_flags = (flags->tested & ARITHMETIC) || (sets && sets != ARITHMETIC) ||
+			 (flags->undefined & ARITHMETIC) ||
 			 insn->meta.category == ZYDIS_CATEGORY_SHIFT ||
 			 insn->meta.category == ZYDIS_CATEGORY_ROTATE;
 }

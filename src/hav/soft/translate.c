@@ -432,6 +432,7 @@ static bool lea(struct translation *t)
 /* Which host registers a copy names. */
 struct copy {
 	bool memory, write, high, byte, count_in, count_out;
+	bool keeps;    /* perhaps writes no register at all */
 	bool sum;      /* HOST_LINEAR is given away: HOST_OPERAND must be summed up before */
 	unsigned size; /* of the memory operand */
 	int reg, rm, vvvv, opcode; /* host registers in those fields, or -1 */
@@ -459,8 +460,8 @@ static int spare_for(struct copy *c, unsigned guest, const ZydisDecodedOperand *
 		c->moved[i].load = c->moved[i].store = false;
 		c->n_moved++;
 	}
-	/* What is written in part, or perhaps, keeps the rest. */
-	if ((op->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || op->size < 32)
+	/* What is written in part, or perhaps (BSF), keeps the rest. */
+	if ((op->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || op->size < 32 || c->keeps)
 		c->moved[i].load = true;
 	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 		c->moved[i].store = true;
@@ -504,6 +505,7 @@ static bool plan_copy(struct translation *t, struct copy *c)
 	const ZydisDecodedInstruction *insn = &t->d.insn;
 
 	*c = (struct copy){ .reg = -1, .rm = -1, .vvvv = -1, .opcode = -1 };
+	c->keeps = insn->mnemonic == ZYDIS_MNEMONIC_BSF || insn->mnemonic == ZYDIS_MNEMONIC_BSR;
 	for (unsigned i = 0; i < insn->operand_count; i++) {
 		const ZydisDecodedOperand *op = &t->d.ops[i];
 
