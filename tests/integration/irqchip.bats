@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # Interrupt controllers and timers that are not the kernel's, on a real KVM: all of them
 # (kernel-irqchip=off), or all but the local APICs (split).
-# prepare: tests/guestkit/kernel cloud --vmlinux
+# prepare: tests/integration/linux-kit
 # timeout: 900
 # testbed: --memory 3G
 

@@ -15,7 +15,6 @@
 # shellcheck shell=bash
 
 build=$(realpath -m "${BUILD:-$BATS_TEST_DIRNAME/../../build}")
-kit=$BATS_TEST_DIRNAME/../guestkit
 vmm=${GUEST_VMM:-$build/revirter}
 dir=${BATS_TEST_TMPDIR:-}
 linux_machine=(-M q35)
@@ -23,19 +22,7 @@ linux_append=
 helpers=()
 
 linux_kit() {
-	kernel=$("$kit/kernel" cloud --vmlinux)
-	initramfs=$BATS_FILE_TMPDIR/initramfs
-	cat >"$BATS_FILE_TMPDIR/script" <<-'END'
-		read -r words </proc/cmdline
-		for word in $words; do
-			case $word in run=*) echo "${word#run=}" | base64 -d >/script ;; esac
-		done
-		echo "# start"
-		sh -e /script </dev/console || { echo "# failed $?"; poweroff -f; }
-		echo "# fine"
-	END
-	"$kit/initramfs" --kernel "$kernel" --script "$BATS_FILE_TMPDIR/script" --unsigned -o "$initramfs" \
-		--modules "virtio_pci virtio_blk virtio_net virtio-rng virtio_console virtio_balloon evdev button pvpanic-mmio"
+	{ read -r kernel && read -r initramfs; } < <("$BATS_TEST_DIRNAME/../integration/linux-kit")
 	export kernel initramfs
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # A real Linux as guest: it boots by each way in, finds its devices working, and leaves by each way out.
-# prepare: tests/guestkit/kernel cloud --vmlinux
+# prepare: tests/integration/linux-kit
 # timeout: 900
 # testbed: --memory 3G
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # QMP and the terminal where Linux answers. tests/cli/qmp.bats has what needs no more than a tiny guest.
-# prepare: tests/guestkit/kernel cloud --vmlinux
+# prepare: tests/integration/linux-kit
 # timeout: 600
 
 bats_require_minimum_version 1.5.0
