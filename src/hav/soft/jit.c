@@ -329,8 +329,11 @@ static uint32_t find_span(struct soft_vcpu *cpu, struct soft_jit_page *page, uns
 	return span->code;
 }
 
-/* NULL when the instruction must be interpreted: it faults, or there is nothing. */
-static const void *find(struct soft_vcpu *cpu)
+/*
+ * NULL when the instruction must be interpreted: it faults, or there is nothing. *middle: the
+ * middle of a block will do; and whether it is one.
+ */
+static const void *find(struct soft_vcpu *cpu, bool *middle)
 {
 	uint64_t rip = cpu->rip, gpa;
 	struct soft_jit_page *page;
@@ -343,9 +346,13 @@ static const void *find(struct soft_vcpu *cpu)
 	page = page_of(cpu, gpa & ~(uint64_t)SOFT_PAGE_MASK);
 	if (!page)
 		return NULL;
-	if (!page->at[offset])
-		soft_translate_code(cpu, page, offset);
 	code = page->at[offset];
+	if (!code || ((code & JIT_MIDDLE) && !*middle)) {
+		soft_translate_code(cpu, page, offset);
+		code = page->at[offset];
+	}
+	*middle = code & JIT_MIDDLE;
+	code &= ~JIT_MIDDLE;
 	if (code & JIT_SPANS)
 		code = find_span(cpu, page, offset);
 	return code ? cpu->jit->code + code : NULL;
@@ -355,12 +362,13 @@ static const void *find_fast(struct soft_vcpu *cpu)
 {
 	const struct soft_jumps *jumps = &cpu->jumps[cpu->tlb_now];
 	uint16_t place = cpu->rip;
+	bool middle = cpu->rip == cpu->jit->resume;
 	const void *code;
 
 	if (likely(jumps->code[place] && jumps->tag[place] == -cpu->rip))
 		return jumps->code[place];
-	code = find(cpu);
-	if (code)
+	code = find(cpu, &middle);
+	if (code && !middle)
 		add_jump(cpu, cpu->rip, code);
 	return code;
 }
@@ -370,7 +378,8 @@ static void chain(struct soft_vcpu *cpu, uint32_t site)
 {
 	struct soft_jit *jit = cpu->jit;
 	uint32_t flushes = jit->flushes;
-	const uint8_t *code = find(cpu);
+	bool middle = false;
+	const uint8_t *code = find(cpu, &middle);
 
 	if (code && jit->flushes == flushes)
 		emit_close(jit->writable + site, jit->writable + (code - jit->code));
@@ -394,6 +403,28 @@ static bool fpu_fits(struct soft_vcpu *cpu)
 	return true;
 }
 
+/* Code was left at cpu->rip. */
+static enum soft_result left(struct soft_vcpu *cpu, unsigned why)
+{
+	uint64_t rip = cpu->rip;
+	enum soft_result r;
+
+	switch (why) {
+	case JIT_CHAIN: chain(cpu, cpu->jit_site); return SOFT_DONE;
+	case JIT_INTERPRET:
+		r = soft_interpret(cpu);
+		cpu->jit->resume = cpu->rip - rip <= SOFT_MAX_INSN ? cpu->rip : 0;
+		return r;
+	case JIT_CALLED:
+		if (!soft_canonical(cpu->jit_site))
+			return soft_interpret(cpu);
+		cpu->frame.gpr[RSP] -= 8;
+		cpu->rip = cpu->jit_site;
+		return SOFT_DONE;
+	default: return SOFT_DONE;
+	}
+}
+
 enum soft_result soft_jit_run(struct soft_vcpu *cpu)
 {
 	const void *code = fpu_fits(cpu) ? find_fast(cpu) : NULL;
@@ -412,11 +443,7 @@ enum soft_result soft_jit_run(struct soft_vcpu *cpu)
 	cpu->rflags = (cpu->rflags & ~(uint64_t)(LAHF_FLAGS | RFLAGS_OF)) |
 		      (cpu->jit_flags & LAHF_FLAGS) | (cpu->jit_of ? RFLAGS_OF : 0);
 	cpu->rip = cpu->page_base + (word & 0xffff);
-	if (word >> 16 == JIT_INTERPRET)
-		return soft_interpret(cpu);
-	if (word >> 16 == JIT_CHAIN)
-		chain(cpu, cpu->jit_site);
-	return SOFT_DONE;
+	return left(cpu, word >> 16);
 }
 
 bool soft_jit_fault(const struct soft_vcpu *cpu, uint64_t rip, uint64_t *to, uint64_t *rcx)

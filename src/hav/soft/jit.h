@@ -28,6 +28,7 @@ enum {
 	JIT_GO,        /* go on there */
 	JIT_CHAIN,     /* the same, and the jump at cpu->jit_site may then go there by itself */
 	JIT_INTERPRET, /* the instruction there is for the interpreter */
+	JIT_CALLED,    /* a CALL there has written its return address and goes to cpu->jit_site */
 };
 #define JIT_WORD(kind, offset) ((uint32_t)(kind) << 16 | (offset))
 
@@ -44,6 +45,8 @@ struct soft_jit_page {
 };
 /* In at[]: the instruction goes on in the next page; its code looks for where it is translated. */
 #define JIT_SPANS (1u << 31)
+/* In at[]: good to go on from, but what jumps there deserves a block of its own. */
+#define JIT_MIDDLE (1u << 30)
 
 /* An instruction that lies in two pages. */
 struct soft_jit_span {
@@ -71,13 +74,14 @@ struct soft_jit {
 	struct soft_jit_page *pages;
 	struct soft_jit_origin *origins;
 	uint32_t n_pages, n_origins, flushes;
-	bool fpu; /* x87, MMX and SSE instructions are translated */
+	uint64_t resume; /* where the interpreter has left off, or 0 */
+	bool fpu;        /* x87, MMX and SSE instructions are translated */
 	struct soft_jit_page *hash[SOFT_JIT_HASH];
 	struct soft_jit_span spans[SOFT_JIT_SPANS]; /* by a hash of gpa */
 };
 
 /* Room that a translation may need at most. */
-#define SOFT_JIT_MARGIN 65536u
+#define SOFT_JIT_MARGIN (256u << 10)
 
 /* Translates from an offset on; page->at[offset] is set afterwards. */
 void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset);

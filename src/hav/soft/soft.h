@@ -260,6 +260,8 @@ struct soft_code_page {
 #define SOFT_CODE_PAGES 2048
 #define SOFT_INSNS      (1u << 19)
 
+#define SOFT_JIT_RANGES 8
+
 /* --- A vCPU ---------------------------------------------------------------------------------- */
 
 /* What the instruction under way already exchanged with devices. */
@@ -367,7 +369,8 @@ struct soft_vcpu {
 	struct soft_jit *jit; /* NULL: interpret all */
 	uint64_t page_base;   /* linear, of the page translated code runs in */
 	uint64_t host_rsp, jit_target, jit_saved, jit_site;
-	uint8_t jit_of, jit_flags; /* OF, and the others as LAHF has them */
+	uintptr_t jit_ranges[SOFT_JIT_RANGES]; /* what leads from linear addresses to the host's */
+	uint8_t jit_of, jit_flags;             /* OF, and the others as LAHF has them */
 
 	struct soft_large large;
 	struct soft_tlb tlb[N_TLBS];

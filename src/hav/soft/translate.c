@@ -1,23 +1,24 @@
 /*
- * Software backend: from guest instructions to host code.
+ * Software backend: from guest instructions to host code, a block at a time.
  *
- * One instruction after the other, each by itself: before and after it all of the guest's state is
- * where soft_host_reg says, flags in the host's flags, so that translated code may be entered and
- * left between any two. Nothing the translator adds touches flags (LEA, MOV, SHRX, JRCXZ).
+ * A block is translated twice. In the slow variant each instruction stands by itself: before and
+ * after it all of the guest's state is where soft_host_reg says, flags in the host's flags, so that
+ * code may be entered and left between any two. In the fast variant, which is entered at its head
+ * only, accesses at the same register (the stack above all) share one look-up for all of their
+ * range; whatever does not succeed at once goes on in the slow variant at the same instruction.
+ * Nothing the translator adds touches flags (LEA, MOV, SHRX, JRCXZ).
  *
- * An instruction that computes is copied, with other registers in its ModRM byte and its memory
- * operand replaced by [R8], which a look-up in the TLB has filled. Jumps within the page become
- * jumps in the host code; others, calls and returns look for the target in a table by linear
- * address. Whatever does not succeed at once leaves to the interpreter, which does the whole
- * instruction: up to there nothing has been changed.
+ * Most instructions are copied (copy.c). Jumps within the page become jumps in the host code;
+ * others, calls and returns look for the target in a table by linear address. What the slow variant
+ * cannot do leaves to the interpreter, which does the whole instruction: up to there nothing has
+ * been changed.
  *
  * Code is keyed by guest-physical address, so it must not know where it is: cpu->page_base is the
  * linear address of the page being run.
  */
-#include "hav/soft/exec.h"
-#include "hav/soft/jit.h"
+#include "hav/soft/translate.h"
 
-#define MAX_BLOCK 64 /* instructions */
+#include "hav/soft/exec.h"
 
 const uint8_t soft_host_reg[16] = {
 	[RAX] = RAX, [RCX] = R9,  [RDX] = RDX,   [RBX] = RBX,   [RSP] = R10,    [RBP] = RBP,
@@ -25,36 +26,14 @@ const uint8_t soft_host_reg[16] = {
 	[R12] = R12, [R13] = R13, [R14] = R14,   [R15] = R15,
 };
 
-/* Code that is seldom run, put behind the block. */
-struct cold {
-	uint8_t *site; /* the rel32 that goes there */
-	enum { COLD_LEAVE, COLD_CHAIN, COLD_CROSS } kind;
-	uint32_t word;  /* what the translated code returns */
-	int64_t target; /* COLD_CROSS: from the page */
-};
-#define MAX_COLD (MAX_BLOCK * 8)
-
-struct translation {
-	struct soft_vcpu *cpu;
-	struct soft_jit *jit;
-	struct soft_jit_page *page;
-	struct emitter e;
-	unsigned offset; /* of the instruction, in its page */
-	struct soft_decoded d;
-	struct soft_insn insn;
-	bool ended;
-	unsigned n_cold;
-	struct cold *cold;
-};
-
-static struct emit_mem state_at(size_t offset)
+struct emit_mem translate_state(size_t offset)
 {
 	return (struct emit_mem){ RSP, NO_REG, 1, SOFT_JIT_RSP + (int)offset };
 }
 
-static struct emit_mem gpr_at(unsigned reg)
+struct emit_mem translate_gpr(unsigned reg)
 {
-	return state_at(offsetof(struct soft_vcpu, frame.gpr) + 8 * reg);
+	return translate_state(offsetof(struct soft_vcpu, frame.gpr) + 8 * reg);
 }
 
 /* An element of a table in the vCPU, at the place in HOST_PLACE. */
@@ -74,23 +53,21 @@ static void add_cold(struct translation *t, uint8_t *site, unsigned kind, uint32
 /* From here: the interpreter is to do this instruction. */
 static void to_interpreter(struct translation *t)
 {
-	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, JIT_WORD(JIT_INTERPRET, t->offset), 0);
+	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, JIT_WORD(JIT_INTERPRET, t->s->offset), 0);
 }
 
-/* Unless HOST_COUNT is 0. */
-static void interpret_unless_zero(struct translation *t)
+/* Skips the next five bytes when HOST_COUNT is 0. */
+static void skip_if_zero(struct translation *t)
 {
-	emit8(&t->e, 0xe3); /* jrcxz over the jump */
+	emit8(&t->e, 0xe3); /* jrcxz */
 	emit8(&t->e, 5);
-	to_interpreter(t);
 }
 
 /* When somebody wants the vCPU's attention, leaves to go on at an offset. */
 static void poll(struct translation *t, uint32_t word)
 {
 	emit_op_mem(&t->e, MOV_LOAD32, HOST_COUNT, STATE(attention));
-	emit8(&t->e, 0xe3);
-	emit8(&t->e, 5);
+	skip_if_zero(t);
 	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, word, 0);
 }
 
@@ -101,106 +78,316 @@ static unsigned in_register(struct translation *t, unsigned reg, unsigned spare)
 {
 	if (soft_host_reg[reg] != NO_REG)
 		return soft_host_reg[reg];
-	emit_op_mem(&t->e, MOV_LOAD, spare, gpr_at(reg));
+	emit_op_mem(&t->e, MOV_LOAD, spare, translate_gpr(reg));
 	return spare;
 }
 
-/* HOST_LINEAR = the page's linear address + distance. */
-static void emit_from_page(struct translation *t, int32_t distance)
+void translate_from_page(struct translation *t, int32_t distance)
 {
 	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(page_base));
 	emit_op_mem(&t->e, LEA, HOST_LINEAR, (struct emit_mem){ HOST_LINEAR, NO_REG, 1, distance });
 }
 
-/* Base, index and displacement of the memory operand, without the segment, into to: as many bytes.
- */
-static bool emit_offset(struct translation *t, unsigned to, unsigned size)
+/* What base, index and displacement of the memory operand are on the host, without the segment. */
+static bool offset_of(struct translation *t, unsigned spare, struct emit_mem *m)
 {
-	const struct soft_insn *i = &t->insn;
-	struct emit_mem m = { NO_REG, NO_REG, 1, 0 };
+	const struct soft_insn *i = &t->s->insn;
 	int64_t disp = i->disp;
 
+	*m = (struct emit_mem){ NO_REG, NO_REG, 1, 0 };
 	if (i->addrsize == 2)
 		return false;
 	if (i->base == RIP_REG) {
-		disp += t->offset + i->length;
+		disp += t->s->offset + i->length;
 		if (disp != (int32_t)disp || i->addrsize != 8)
 			return false;
-		emit_op_mem(&t->e, MOV_LOAD, to, STATE(page_base));
-		m.base = to;
+		emit_op_mem(&t->e, MOV_LOAD, spare, STATE(page_base));
+		m->base = spare;
 	} else {
 		if (disp != (int32_t)disp)
 			return false;
 		if (i->base != NO_REG)
-			m.base = in_register(t, i->base, HOST_LINEAR);
+			m->base = in_register(t, i->base, HOST_LINEAR);
 		if (i->index != NO_REG) {
-			m.index = in_register(t, i->index, HOST_PLACE);
-			m.scale = i->scale;
+			m->index = in_register(t, i->index, HOST_PLACE);
+			m->scale = i->scale;
 		}
 	}
-	m.disp = disp;
-	emit_op_mem(&t->e, i->addrsize == 8 && size == 8 ? LEA : LEA & ~OP_W, to, m);
+	m->disp = disp;
 	return true;
 }
 
-/* HOST_LINEAR = the linear address of the memory operand. */
-static bool emit_linear(struct translation *t)
+/* The register that has the linear address of the memory operand, or NO_REG. */
+static unsigned emit_linear(struct translation *t)
 {
-	if (!emit_offset(t, HOST_LINEAR, 8))
-		return false;
-	if (t->insn.segment < FS)
-		return true;
-	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
-		    state_at(offsetof(struct soft_vcpu, seg[0].base) +
-			     t->insn.segment * sizeof(struct hav_segment)));
-	emit_op_mem(&t->e, LEA, HOST_LINEAR, (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 0 });
-	return true;
+	const struct soft_insn *i = &t->s->insn;
+	struct emit_mem m;
+
+	if (!offset_of(t, HOST_LINEAR, &m))
+		return NO_REG;
+	if (i->segment < FS && m.index == NO_REG && m.base != NO_REG && !m.disp && i->addrsize == 8)
+		return m.base;
+	emit_op_mem(&t->e, i->addrsize == 8 ? LEA : LEA & ~OP_W, HOST_LINEAR, m);
+	if (i->segment >= FS) {
+		emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
+			    translate_state(offsetof(struct soft_vcpu, seg[0].base) +
+					    i->segment * sizeof(struct hav_segment)));
+		emit_op_mem(&t->e, LEA, HOST_LINEAR,
+			    (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 0 });
+	}
+	return HOST_LINEAR;
 }
 
-/* Where HOST_OPERAND is then: the host address for an access at HOST_LINEAR. */
-#define HOST_OPERAND ((struct emit_mem){ HOST_LINEAR, HOST_PLACE, 1, 0 })
-static void emit_lookup(struct translation *t, unsigned size, bool write)
+/* HOST_PLACE = what leads from linear addresses in [linear, linear + size) to the host's. */
+static void emit_lookup(struct translation *t, unsigned linear, unsigned size, bool write)
 {
 	size_t tlb = offsetof(struct soft_vcpu, tlb) + t->page->tlb * sizeof(struct soft_tlb);
 
-	emit_shrx32(&t->e, HOST_PLACE, HOST_LINEAR, RSP);
+	emit_shrx32(&t->e, HOST_PLACE, linear, RSP);
 	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
 		    table_at(tlb + (write ? offsetof(struct soft_tlb, write)
 					  : offsetof(struct soft_tlb, read))));
 	emit_op_mem(&t->e, MOV_LOAD, HOST_PLACE, table_at(tlb + offsetof(struct soft_tlb, addend)));
-	emit_op_mem(&t->e, LEA, HOST_COUNT,
-		    (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, size - 1 });
+	emit_op_mem(&t->e, LEA, HOST_COUNT, (struct emit_mem){ linear, HOST_COUNT, 1, size - 1 });
 	emit_shrx(&t->e, HOST_COUNT, HOST_COUNT, RSP);
-	interpret_unless_zero(t);
+	skip_if_zero(t);
+	if (t->fast)
+		emit_jmp(&t->e, t->s->slow);
+	else
+		to_interpreter(t);
 }
 
-static bool emit_operand(struct translation *t, unsigned size, bool write)
+/* --- Groups of accesses ---- */
+
+/* How a register that groups begin with is reached: the host's, or HOST_LINEAR. */
+static unsigned group_base(struct translation *t, const struct group *g)
 {
-	if (!emit_linear(t))
+	if (g->base != RIP_REG)
+		return in_register(t, g->base, HOST_LINEAR);
+	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(page_base));
+	return HOST_LINEAR;
+}
+
+/* Is this access one of a group here? Then *m is where it is. */
+static bool emit_member(struct translation *t, const struct member *member, struct emit_mem *m)
+{
+	const struct group *g;
+	struct emit_mem slot;
+	unsigned base;
+
+	if (!t->fast || member->group < 0 || t->groups[member->group].slot < 0)
 		return false;
-	emit_lookup(t, size, write);
+	g = &t->groups[member->group];
+	slot = translate_state(offsetof(struct soft_vcpu, jit_ranges) + 8 * g->slot);
+	if (t->established & 1u << member->group) {
+		emit_op_mem(&t->e, MOV_LOAD, HOST_PLACE, slot);
+		base = group_base(t, g);
+	} else {
+		base = group_base(t, g);
+		emit_op_mem(&t->e, LEA, HOST_LINEAR,
+			    (struct emit_mem){ base, NO_REG, 1, g->low - member->moved });
+		emit_lookup(t, HOST_LINEAR, g->high - g->low, g->write);
+		emit_op_mem(&t->e, MOV_STORE, HOST_PLACE, slot);
+		t->established |= 1u << member->group;
+		if (base == HOST_LINEAR) {
+			*m = (struct emit_mem){ base, HOST_PLACE, 1, member->at - g->low };
+			return true;
+		}
+	}
+	*m = (struct emit_mem){ base, HOST_PLACE, 1, member->at - member->moved };
 	return true;
+}
+
+bool translate_operand(struct translation *t, unsigned size, bool write,
+		       const struct emit_mem *linear, struct emit_mem *m)
+{
+	unsigned reg;
+
+	if (!linear && emit_member(t, &t->s->operand, m))
+		return true;
+	reg = emit_linear(t);
+	if (reg == NO_REG)
+		return false;
+	if (linear)
+		emit_op_mem(&t->e, MOV_STORE, reg, *linear);
+	emit_lookup(t, reg, size, write);
+	*m = (struct emit_mem){ reg, HOST_PLACE, 1, 0 };
+	return true;
+}
+
+/* Eight bytes at a distance from the top of the stack. */
+static struct emit_mem emit_stack(struct translation *t, int32_t distance, bool write)
+{
+	unsigned reg = soft_host_reg[RSP];
+	struct emit_mem m;
+
+	if (emit_member(t, &t->s->stack, &m))
+		return m;
+	if (distance) {
+		emit_op_mem(&t->e, LEA, HOST_LINEAR, (struct emit_mem){ reg, NO_REG, 1, distance });
+		reg = HOST_LINEAR;
+	}
+	emit_lookup(t, reg, 8, write);
+	return (struct emit_mem){ reg, HOST_PLACE, 1, 0 };
+}
+
+#define MAX_RANGE 2048 /* bytes that a group may span */
+
+/* Finds or makes the group for an access. */
+static int join(struct translation *t, unsigned base, unsigned version, bool write, int32_t at,
+		unsigned size)
+{
+	int32_t end = at + (int32_t)size;
+	struct group *g;
+
+	for (unsigned i = 0; i < t->n_groups; i++) {
+		g = &t->groups[i];
+		if (g->base != base || g->version != version || g->write != write ||
+		    (int64_t)end - g->low > MAX_RANGE || (int64_t)g->high - at > MAX_RANGE)
+			continue;
+		g->low = MIN(g->low, at);
+		g->high = MAX(g->high, end);
+		g->n++;
+		return i;
+	}
+	if (t->n_groups == MAX_GROUPS)
+		return -1;
+	t->groups[t->n_groups] = (struct group){ base, write, version, at, end, 1, -1 };
+	return t->n_groups++;
+}
+
+/* Registers as a block changes them. */
+struct registers {
+	unsigned version[16];
+	int32_t stack; /* by how much RSP has moved since its version began */
+};
+
+static void join_operand(struct translation *t, struct step *s, const struct registers *r)
+{
+	const struct soft_insn *i = &s->insn;
+	bool memory = false;
+	int64_t at = i->disp;
+
+	for (unsigned n = 0; n < s->d.insn.operand_count_visible; n++)
+		memory |= s->d.ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			  s->d.ops[n].mem.type == ZYDIS_MEMOP_TYPE_MEM;
+	if (!memory || i->base == NO_REG || i->index != NO_REG || i->addrsize != 8 ||
+	    i->segment >= FS || !i->memory_size || i->memory_size > 64)
+		return;
+	if (i->base == RIP_REG)
+		at += s->offset + i->length;
+	if (i->base == RSP)
+		s->operand.moved = r->stack;
+	at += s->operand.moved;
+	if (at != (int32_t)at || at > INT32_MAX - MAX_RANGE || at < INT32_MIN + MAX_RANGE)
+		return;
+	s->operand.at = at;
+	s->operand.group = join(t, i->base, i->base == RIP_REG ? 0 : r->version[i->base],
+				i->base == RSP || (i->flags & INSN_WRITES), at, i->memory_size);
+}
+
+/* PUSH, POP, CALL and RET: where they access the stack, and by how much they move it. */
+static bool stack_use(const struct soft_insn *i, int32_t *at, int32_t *by)
+{
+	if (i->opsize != 8 || i->far_branch)
+		return false;
+	switch (i->mnemonic) {
+	case ZYDIS_MNEMONIC_PUSH:
+	case ZYDIS_MNEMONIC_CALL: *at = *by = -8; return true;
+	case ZYDIS_MNEMONIC_POP:
+	case ZYDIS_MNEMONIC_RET:
+		*at = 0;
+		*by = 8;
+		return true;
+	default: return false;
+	}
+}
+
+/* Does it add a constant to RSP? */
+static bool moves_stack(const struct soft_insn *i, int32_t *by)
+{
+	if (i->op[0].kind != OPERAND_GPR || i->op[0].reg != RSP || i->op[0].size != 8)
+		return false;
+	if (i->op[1].kind == OPERAND_IMM && i->imm == (int16_t)i->imm) {
+		*by = i->mnemonic == ZYDIS_MNEMONIC_SUB ? -i->imm : i->imm;
+		return i->mnemonic == ZYDIS_MNEMONIC_SUB || i->mnemonic == ZYDIS_MNEMONIC_ADD;
+	}
+	*by = i->disp;
+	return i->mnemonic == ZYDIS_MNEMONIC_LEA && i->base == RSP && i->index == NO_REG &&
+	       i->addrsize == 8 && i->disp == (int16_t)i->disp;
+}
+
+static void change_registers(const struct step *s, struct registers *r)
+{
+	int32_t at, by;
+	bool moved = stack_use(&s->insn, &at, &by) || moves_stack(&s->insn, &by);
+
+	/* Not without end. */
+	if (moved && r->stack + by == (int16_t)(r->stack + by))
+		r->stack += by;
+	else
+		moved = false;
+	for (unsigned n = 0; n < s->d.insn.operand_count; n++) {
+		const ZydisDecodedOperand *op = &s->d.ops[n];
+		unsigned reg;
+
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !soft_is_gpr(op->reg.value) ||
+		    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			continue;
+		reg = soft_gpr_of(op->reg.value);
+		if (reg == RSP && moved && !(n == 0 && s->insn.mnemonic == ZYDIS_MNEMONIC_POP))
+			continue;
+		r->version[reg]++;
+		if (reg == RSP)
+			r->stack = 0;
+	}
+}
+
+/* Finds the accesses that may share look-ups; false when there are none. */
+static bool plan_groups(struct translation *t, struct step *steps, unsigned n)
+{
+	struct registers r = { .stack = 0 };
+	int slots = 0;
+
+	for (struct step *s = steps; s < steps + n; s++) {
+		int32_t at, by;
+
+		s->operand = s->stack = (struct member){ .group = -1 };
+		join_operand(t, s, &r);
+		if (stack_use(&s->insn, &at, &by)) {
+			s->stack.at = r.stack + at;
+			s->stack.moved = r.stack;
+			s->stack.group = join(t, RSP, r.version[RSP], true, s->stack.at, 8);
+		}
+		change_registers(s, &r);
+	}
+	for (unsigned i = 0; i < t->n_groups; i++)
+		if (t->groups[i].n > 1 && slots < SOFT_JIT_RANGES)
+			t->groups[i].slot = slots++;
+	return slots;
 }
 
 /* --- Jumps ---- */
 
 static unsigned after(const struct translation *t)
 {
-	return t->offset + t->insn.length;
+	return t->s->offset + t->s->insn.length;
 }
 
 /* Goes to the instruction at an offset of this page, from a rel32 at site. */
 static void link_within(struct translation *t, uint8_t *site, unsigned target)
 {
-	if (t->page->at[target])
-		emit_close(site, t->jit->writable + (t->page->at[target] & ~JIT_SPANS));
+	uint32_t at = t->page->at[target];
+
+	if (at && !(at & JIT_MIDDLE))
+		emit_close(site, t->jit->writable + (at & ~JIT_SPANS));
 	else
 		add_cold(t, site, COLD_CHAIN, JIT_WORD(JIT_CHAIN, target), 0);
 }
 
 static void jump_within(struct translation *t, unsigned target)
 {
-	if (target <= t->offset)
+	if (target <= t->s->offset)
 		poll(t, JIT_WORD(JIT_GO, target));
 	link_within(t, emit_jmp_open(&t->e), target);
 }
@@ -216,8 +403,7 @@ static void emit_jump_linear(struct translation *t, int32_t stack, uint32_t word
 	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
 		    table_at(jumps + offsetof(struct soft_jumps, tag)));
 	emit_op_mem(&t->e, LEA, HOST_COUNT, (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 0 });
-	emit8(&t->e, 0xe3);
-	emit8(&t->e, 5);
+	skip_if_zero(t);
 	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, word, 0);
 	if (stack)
 		emit_op_mem(&t->e, LEA, soft_host_reg[RSP],
@@ -231,21 +417,13 @@ static void emit_jump_linear(struct translation *t, int32_t stack, uint32_t word
 /* The target of a direct jump, from the page; false when it is too far to be said. */
 static bool direct_target(const struct translation *t, int64_t *target)
 {
-	*target = (int64_t)after(t) + t->insn.imm;
+	*target = (int64_t)after(t) + t->s->insn.imm;
 	return *target == (int32_t)*target;
 }
 
 static bool within(int64_t target)
 {
 	return target >= 0 && target < SOFT_PAGE;
-}
-
-/* HOST_OPERAND is the stack below its top. */
-static void emit_push_place(struct translation *t)
-{
-	emit_op_mem(&t->e, LEA, HOST_LINEAR,
-		    (struct emit_mem){ soft_host_reg[RSP], NO_REG, 1, -8 });
-	emit_lookup(t, 8, true);
 }
 
 static void emit_move_stack(struct translation *t, int32_t by)
@@ -257,11 +435,12 @@ static void emit_move_stack(struct translation *t, int32_t by)
 /* The return address, below the top of the stack, which does not move yet. */
 static void emit_return_address(struct translation *t)
 {
-	emit_push_place(t);
+	struct emit_mem top = emit_stack(t, -8, true);
+
 	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT, STATE(page_base));
 	emit_op_mem(&t->e, LEA, HOST_COUNT,
 		    (struct emit_mem){ HOST_COUNT, NO_REG, 1, (int32_t)after(t) });
-	emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, HOST_OPERAND);
+	emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, top);
 }
 
 static bool direct(struct translation *t, bool call)
@@ -279,65 +458,67 @@ static bool direct(struct translation *t, bool call)
 		jump_within(t, target);
 		return true;
 	}
-	emit_from_page(t, target);
-	emit_jump_linear(t, call ? -8 : 0, JIT_WORD(JIT_INTERPRET, t->offset));
+	translate_from_page(t, target);
+	emit_jump_linear(t, call ? -8 : 0, JIT_WORD(JIT_INTERPRET, t->s->offset));
 	return true;
 }
 
 /* The target is in a register or in memory. */
 static bool indirect(struct translation *t, bool call)
 {
-	const struct soft_operand *op = &t->insn.op[0];
-	bool memory = op->kind == OPERAND_MEMORY;
+	const struct soft_operand *op = &t->s->insn.op[0];
+	uint32_t word = JIT_WORD(JIT_INTERPRET, t->s->offset);
+	struct emit_mem m;
 
-	if (memory) {
-		if (!emit_operand(t, 8, false))
+	if (op->kind == OPERAND_MEMORY) {
+		if (!translate_operand(t, 8, false, NULL, &m))
 			return false;
-		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, HOST_OPERAND);
-		if (call)
+		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, m);
+		if (call) {
+			/* The return address may overwrite it: it cannot be read again. */
 			emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
-	}
-	if (call)
-		emit_return_address(t);
-	if (!memory)
+			emit_return_address(t);
+			emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(jit_saved));
+			word = JIT_WORD(JIT_CALLED, t->s->offset);
+		}
+	} else {
+		if (call)
+			emit_return_address(t);
 		emit_mov(&t->e, HOST_LINEAR, in_register(t, op->reg, HOST_LINEAR));
-	else if (call)
-		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(jit_saved));
-	emit_jump_linear(t, call ? -8 : 0, JIT_WORD(JIT_INTERPRET, t->offset));
+	}
+	emit_jump_linear(t, call ? -8 : 0, word);
 	t->ended = true;
 	return true;
 }
 
 static bool jump(struct translation *t, bool call)
 {
-	if (t->insn.far_branch || t->insn.opsize != 8)
+	if (t->s->insn.far_branch || t->s->insn.opsize != 8)
 		return false;
-	return t->insn.op[0].kind == OPERAND_IMM ? direct(t, call) : indirect(t, call);
+	return t->s->insn.op[0].kind == OPERAND_IMM ? direct(t, call) : indirect(t, call);
 }
 
 static bool ret(struct translation *t)
 {
-	if (t->insn.far_branch || t->insn.opsize != 8)
+	if (t->s->insn.far_branch || t->s->insn.opsize != 8)
 		return false;
-	emit_mov(&t->e, HOST_LINEAR, soft_host_reg[RSP]);
-	emit_lookup(t, 8, false);
-	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, HOST_OPERAND);
-	emit_jump_linear(t, 8 + (uint16_t)t->insn.imm, JIT_WORD(JIT_INTERPRET, t->offset));
+	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, emit_stack(t, 0, false));
+	emit_jump_linear(t, 8 + (uint16_t)t->s->insn.imm, JIT_WORD(JIT_INTERPRET, t->s->offset));
 	t->ended = true;
 	return true;
 }
 
 static bool jcc(struct translation *t)
 {
-	unsigned condition = t->d.insn.opcode & 15;
+	unsigned condition = t->s->d.insn.opcode & 15;
 	int64_t target;
 
-	if (t->insn.opsize != 8 || !direct_target(t, &target))
+	if (t->s->insn.opsize != 8 || !direct_target(t, &target))
 		return false;
 	if (!within(target)) {
 		add_cold(t, emit_jcc_open(&t->e, condition), COLD_CROSS,
-			 JIT_WORD(JIT_INTERPRET, t->offset), target);
-	} else if (target <= t->offset) {
+			 JIT_WORD(JIT_INTERPRET, t->s->offset), target);
+	} else if (target <= t->s->offset) {
 		uint8_t *over;
 
 		emit8(&t->e, 0x70 | (condition ^ 1));
@@ -355,371 +536,103 @@ static bool jcc(struct translation *t)
 
 static bool push(struct translation *t)
 {
-	const struct soft_operand *op = &t->insn.op[0];
+	const struct soft_operand *op = &t->s->insn.op[0];
+	struct emit_mem m;
 
-	if (t->insn.opsize != 8 || op->kind == OPERAND_SEGMENT)
+	if (t->s->insn.opsize != 8 || op->kind == OPERAND_SEGMENT)
 		return false;
 	if (op->kind == OPERAND_MEMORY) {
-		if (!emit_operand(t, 8, false))
+		if (!translate_operand(t, 8, false, NULL, &m))
 			return false;
-		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, HOST_OPERAND);
+		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, m);
 		emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
 	}
-	emit_push_place(t);
+	m = emit_stack(t, -8, true);
 	if (op->kind == OPERAND_IMM) {
-		emit_op_mem(&t->e, OP_W | 0xc7, 0, HOST_OPERAND);
-		emit32(&t->e, t->insn.imm);
+		emit_op_mem(&t->e, OP_W | 0xc7, 0, m);
+		emit32(&t->e, t->s->insn.imm);
 	} else if (op->kind == OPERAND_MEMORY) {
 		emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT, STATE(jit_saved));
-		emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, HOST_OPERAND);
+		emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, m);
 	} else {
-		emit_op_mem(&t->e, MOV_STORE, in_register(t, op->reg, HOST_COUNT), HOST_OPERAND);
+		emit_op_mem(&t->e, MOV_STORE, in_register(t, op->reg, HOST_COUNT), m);
 	}
 	emit_move_stack(t, -8);
 	return true;
 }
 
-/* A guest register gets HOST_OPERAND. */
-static void load_register(struct translation *t, unsigned reg)
-{
-	unsigned to = soft_host_reg[reg] == NO_REG ? HOST_COUNT : soft_host_reg[reg];
-
-	emit_op_mem(&t->e, MOV_LOAD, to, HOST_OPERAND);
-	if (to == HOST_COUNT)
-		emit_op_mem(&t->e, MOV_STORE, to, gpr_at(reg));
-}
-
 static bool pop(struct translation *t)
 {
-	const struct soft_operand *op = &t->insn.op[0];
+	const struct soft_operand *op = &t->s->insn.op[0];
+	unsigned to;
 
-	if (t->insn.opsize != 8 || op->kind != OPERAND_GPR || op->reg == RSP)
+	if (t->s->insn.opsize != 8 || op->kind != OPERAND_GPR || op->reg == RSP)
 		return false;
-	emit_mov(&t->e, HOST_LINEAR, soft_host_reg[RSP]);
-	emit_lookup(t, 8, false);
-	load_register(t, op->reg);
+	to = soft_host_reg[op->reg] == NO_REG ? HOST_COUNT : soft_host_reg[op->reg];
+	emit_op_mem(&t->e, MOV_LOAD, to, emit_stack(t, 0, false));
+	if (to == HOST_COUNT)
+		emit_op_mem(&t->e, MOV_STORE, to, translate_gpr(op->reg));
 	emit_move_stack(t, 8);
 	return true;
 }
 
 static bool leave(struct translation *t)
 {
-	if (t->insn.opsize != 8)
+	if (t->s->insn.opsize != 8)
 		return false;
-	emit_mov(&t->e, HOST_LINEAR, RBP);
-	emit_lookup(t, 8, false);
+	emit_lookup(t, RBP, 8, false);
 	emit_op_mem(&t->e, LEA, soft_host_reg[RSP], (struct emit_mem){ RBP, NO_REG, 1, 8 });
-	emit_op_mem(&t->e, MOV_LOAD, RBP, HOST_OPERAND);
+	emit_op_mem(&t->e, MOV_LOAD, RBP, (struct emit_mem){ RBP, HOST_PLACE, 1, 0 });
 	return true;
 }
 
 static bool lea(struct translation *t)
 {
-	const struct soft_operand *op = &t->insn.op[0];
+	const struct soft_operand *op = &t->s->insn.op[0];
 	unsigned to = soft_host_reg[op->reg];
+	bool wide = op->size == 8 && t->s->insn.addrsize == 8;
+	struct emit_mem m;
 
-	if (op->size == 2)
-		return false;
-	if (!emit_offset(t, to == NO_REG ? HOST_LINEAR : to, op->size))
-		return false;
 	if (to == NO_REG)
-		emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, gpr_at(op->reg));
-	return true;
-}
-
-/* --- Instructions that are copied ---- */
-
-/* Which host registers a copy names. */
-struct copy {
-	bool memory, write, high, byte, count_in, count_out;
-	bool keeps;    /* perhaps writes no register at all */
-	bool sum;      /* HOST_LINEAR is given away: HOST_OPERAND must be summed up before */
-	unsigned size; /* of the memory operand */
-	int reg, rm, vvvv, opcode; /* host registers in those fields, or -1 */
-	unsigned n_spare;
-	uint8_t spares[3]; /* host registers not yet given to a guest's */
-	struct {
-		uint8_t guest, host;
-		bool load, store;
-	} moved[3]; /* guest registers that are in memory */
-	unsigned n_moved;
-};
-
-static int spare_for(struct copy *c, unsigned guest, const ZydisDecodedOperand *op)
-{
-	unsigned i;
-
-	for (i = 0; i < c->n_moved; i++)
-		if (c->moved[i].guest == guest)
-			break;
-	if (i == c->n_moved) {
-		if (!c->n_spare)
-			return -1;
-		c->moved[i].guest = guest;
-		c->moved[i].host = c->spares[--c->n_spare];
-		c->moved[i].load = c->moved[i].store = false;
-		c->n_moved++;
-	}
-	/* What is written in part, or perhaps (BSF), keeps the rest. */
-	if ((op->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || op->size < 32 || c->keeps)
-		c->moved[i].load = true;
-	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-		c->moved[i].store = true;
-	return c->moved[i].host;
-}
-
-static bool take_register(struct copy *c, const ZydisDecodedOperand *op)
-{
-	unsigned guest = soft_gpr_of(op->reg.value);
-	bool high = op->reg.value >= ZYDIS_REGISTER_AH && op->reg.value <= ZYDIS_REGISTER_BH;
-	int host = soft_host_reg[guest], *field;
-
-	switch (op->encoding) {
-	case ZYDIS_OPERAND_ENCODING_MODRM_REG: field = &c->reg; break;
-	case ZYDIS_OPERAND_ENCODING_MODRM_RM: field = &c->rm; break;
-	case ZYDIS_OPERAND_ENCODING_NDSNDD: field = &c->vvvv; break;
-	case ZYDIS_OPERAND_ENCODING_OPCODE: field = &c->opcode; break;
-	default: /* named by the opcode itself */
-		if (guest == RCX) {
-			c->count_in |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_READ);
-			c->count_out |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
-			return true;
-		}
-		return soft_host_reg[guest] == guest;
-	}
-	if (high) {
-		c->high = true;
-		*field = guest + 4;
-		return guest != RCX;
-	}
-	if (host == NO_REG)
-		host = spare_for(c, guest, op);
-	*field = host;
-	if (op->size == 8 && host >= 4)
-		c->byte = true;
-	return host >= 0;
-}
-
-static bool plan_copy(struct translation *t, struct copy *c)
-{
-	const ZydisDecodedInstruction *insn = &t->d.insn;
-
-	*c = (struct copy){ .reg = -1, .rm = -1, .vvvv = -1, .opcode = -1 };
-	c->keeps = insn->mnemonic == ZYDIS_MNEMONIC_BSF || insn->mnemonic == ZYDIS_MNEMONIC_BSR;
-	for (unsigned i = 0; i < insn->operand_count; i++) {
-		const ZydisDecodedOperand *op = &t->d.ops[i];
-
-		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.type == ZYDIS_MEMOP_TYPE_MEM) {
-			c->memory = true;
-			c->write |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
-			c->size = op->size / 8;
-		}
-		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr_of(op->reg.value) == RCX &&
-		    soft_is_gpr(op->reg.value) && op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
-			c->count_in = true;
-	}
-	/* Taken from the end. */
-	c->spares[c->n_spare++] = HOST_LINEAR;
-	if (!c->memory)
-		c->spares[c->n_spare++] = HOST_PLACE;
-	if (!c->count_in)
-		c->spares[c->n_spare++] = HOST_COUNT;
-	c->count_in = false;
-	for (unsigned i = 0; i < insn->operand_count; i++) {
-		const ZydisDecodedOperand *op = &t->d.ops[i];
-
-		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && soft_is_gpr(op->reg.value) &&
-		    !take_register(c, op))
-			return false;
-	}
-	for (unsigned i = 0; i < c->n_moved; i++)
-		c->sum |= c->memory && c->moved[i].host == HOST_LINEAR;
-	return !(c->high && (c->count_out || c->count_in || c->n_moved));
-}
-
-/* Where the memory operand is. AH and the like go with no REX prefix, so with old registers only.
- */
-static struct emit_mem choose_operand(struct translation *t, const struct copy *c)
-{
-	unsigned to = c->high ? HOST_COUNT : HOST_PLACE;
-
-	if (!c->sum && !c->high)
-		return HOST_OPERAND;
-	emit_op_mem(&t->e, LEA, to, HOST_OPERAND);
-	return (struct emit_mem){ to, NO_REG, 1, 0 };
-}
-
-static unsigned field(int host, unsigned original)
-{
-	return host >= 0 ? (unsigned)host : original;
-}
-
-/* The registers' numbers in the ModRM byte, or what was there (SSE registers, parts of the opcode).
- */
-static void emit_legacy(struct translation *t, const struct copy *c, struct emit_mem m)
-{
-	const ZydisDecodedInstruction *insn = &t->d.insn;
-	unsigned reg = field(c->reg, insn->raw.modrm.reg | insn->raw.rex.R << 3);
-	unsigned rm = field(c->rm, insn->raw.modrm.rm | insn->raw.rex.B << 3);
-	bool modrm = insn->attributes & ZYDIS_ATTRIB_HAS_MODRM;
-	uint8_t rex = insn->raw.rex.W << 3;
-
-	if (!modrm)
-		rm = c->opcode >= 0 ? c->opcode : 0;
-	if (c->memory)
-		rm = m.base;
-	for (unsigned i = 0; i < insn->raw.prefix_count; i++) {
-		uint8_t prefix = insn->raw.prefixes[i].value;
-
-		if (prefix == 0x66 || prefix == 0xf0 || prefix == 0xf2 || prefix == 0xf3)
-			emit8(&t->e, prefix);
-	}
-	rex |= (modrm && reg >= 8 ? 4 : 0) | (rm >= 8 ? 1 : 0);
-	rex |= c->memory && m.index != NO_REG && m.index >= 8 ? 2 : 0;
-	if (rex || c->byte)
-		emit8(&t->e, 0x40 | rex);
-	if (insn->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
-		emit8(&t->e, 0x0f);
-	if (insn->opcode_map == ZYDIS_OPCODE_MAP_0F38 || insn->opcode_map == ZYDIS_OPCODE_MAP_0F3A)
-		emit8(&t->e, insn->opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 0x38 : 0x3a);
-	emit8(&t->e, c->opcode >= 0 ? (insn->opcode & ~7) | (c->opcode & 7) : insn->opcode);
-	if (modrm && c->memory)
-		emit_modrm_mem(&t->e, reg, m);
-	else if (modrm)
-		emit8(&t->e, 0xc0 | (reg & 7) << 3 | (rm & 7));
-}
-
-/* VEX with three bytes: BMI1 and BMI2 (Intel SDM vol. 2 §2.3.5). */
-static void emit_vex(struct translation *t, const struct copy *c, struct emit_mem m)
-{
-	const ZydisDecodedInstruction *insn = &t->d.insn;
-	unsigned reg = field(c->reg, insn->raw.modrm.reg);
-	unsigned rm = c->memory ? m.base : (unsigned)c->rm;
-	unsigned vvvv = field(c->vvvv, 0);
-	bool x = c->memory && m.index != NO_REG && m.index >= 8;
-
-	emit8(&t->e, 0xc4);
-	emit8(&t->e,
-	      (reg < 8 ? 0x80 : 0) | (x ? 0 : 0x40) | (rm < 8 ? 0x20 : 0) | insn->raw.vex.m_mmmm);
-	emit8(&t->e,
-	      insn->raw.vex.W << 7 | (~vvvv & 15) << 3 | insn->raw.vex.L << 2 | insn->raw.vex.pp);
-	emit8(&t->e, insn->opcode);
-	if (c->memory)
-		emit_modrm_mem(&t->e, reg, m);
-	else
-		emit8(&t->e, 0xc0 | (reg & 7) << 3 | (rm & 7));
-}
-
-static bool may_be_copied(const struct translation *t)
-{
-	const struct soft_insn *i = &t->insn;
-
-	if (i->hidden_memory || ((i->flags & INSN_FPU) && !t->jit->fpu))
+		to = HOST_LINEAR;
+	if (op->size == 2 || !offset_of(t, to, &m))
 		return false;
-	switch (i->mnemonic) {
-	case ZYDIS_MNEMONIC_MOV: /* to and from general registers, not by an address of its own */
-		for (unsigned n = 0; n < 2; n++)
-			if (i->op[n].kind >= OPERAND_SEGMENT)
-				return false;
-		return !(t->d.insn.opcode >= 0xa0 && t->d.insn.opcode <= 0xa3);
-	case ZYDIS_MNEMONIC_BT:
-	case ZYDIS_MNEMONIC_BTC:
-	case ZYDIS_MNEMONIC_BTR:
-	case ZYDIS_MNEMONIC_BTS: /* with a register they reach beyond their operand */
-		return i->op[0].kind != OPERAND_MEMORY || i->op[1].kind == OPERAND_IMM;
-	/* These store the host's idea of where the last instruction was. */
-	case ZYDIS_MNEMONIC_FNSTENV:
-	case ZYDIS_MNEMONIC_FNSAVE: return false;
-	case ZYDIS_MNEMONIC_CLC:
-	case ZYDIS_MNEMONIC_STC:
-	case ZYDIS_MNEMONIC_CMC:
-	case ZYDIS_MNEMONIC_PAUSE: return true;
-	default: return soft_is_native(i);
-	}
-}
-
-/* x87 instructions that leave their address and their operand's. */
-static bool notes_address(const struct translation *t)
-{
-	return (t->insn.flags & (INSN_X87 | INSN_X87_CONTROL)) == INSN_X87;
-}
-
-static void emit_x87_addresses(struct translation *t, bool memory)
-{
-	emit_from_page(t, t->offset);
-	emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(x87_ip));
-	if (memory) {
-		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(jit_saved));
-		emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(x87_dp));
-	}
-}
-
-static bool copy(struct translation *t)
-{
-	const ZydisDecodedInstruction *insn = &t->d.insn;
-	struct emit_mem operand = HOST_OPERAND;
-	struct copy c;
-
-	if (!may_be_copied(t) || !plan_copy(t, &c))
-		return false;
-	if (c.memory) {
-		if (!emit_linear(t))
-			return false;
-		if (notes_address(t))
-			emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
-		emit_lookup(t, c.size, c.write);
-		operand = choose_operand(t, &c);
-	}
-	for (unsigned i = 0; i < c.n_moved; i++)
-		if (c.moved[i].load)
-			emit_op_mem(&t->e, MOV_LOAD, c.moved[i].host, gpr_at(c.moved[i].guest));
-	if (c.count_in || c.count_out)
-		emit_mov(&t->e, HOST_COUNT, soft_host_reg[RCX]);
-	if (c.high && (c.byte || c.reg >= 8 || c.rm >= 8 || insn->raw.rex.W))
-		return false;
-	if (insn->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-		emit_vex(t, &c, operand);
-	else
-		emit_legacy(t, &c, operand);
-	if (insn->raw.imm[0].size)
-		emit_bytes(&t->e, t->insn.bytes + insn->raw.imm[0].offset,
-			   insn->length - insn->raw.imm[0].offset);
-	if (c.count_out)
-		emit_mov(&t->e, soft_host_reg[RCX], HOST_COUNT);
-	if (notes_address(t))
-		emit_x87_addresses(t, c.memory);
-	for (unsigned i = 0; i < c.n_moved; i++)
-		if (c.moved[i].store)
-			emit_op_mem(&t->e, MOV_STORE, c.moved[i].host, gpr_at(c.moved[i].guest));
+	emit_op_mem(&t->e, wide ? LEA : LEA & ~OP_W, to, m);
+	if (to == HOST_LINEAR)
+		emit_op_mem(&t->e, MOV_STORE, to, translate_gpr(op->reg));
 	return true;
 }
 
 /* --- A block ---- */
 
-static bool is_nothing(const struct translation *t)
+static bool is_nothing(const struct step *s)
 {
-	switch (t->d.insn.meta.category) {
+	switch (s->d.insn.meta.category) {
 	case ZYDIS_CATEGORY_NOP:
 	case ZYDIS_CATEGORY_WIDENOP:
-	case ZYDIS_CATEGORY_PREFETCH: return t->insn.mnemonic != ZYDIS_MNEMONIC_PAUSE;
+	case ZYDIS_CATEGORY_PREFETCH: return s->insn.mnemonic != ZYDIS_MNEMONIC_PAUSE;
 	default:
-		return t->insn.mnemonic == ZYDIS_MNEMONIC_ENDBR64 ||
-		       t->insn.mnemonic == ZYDIS_MNEMONIC_ENDBR32;
+		return s->insn.mnemonic == ZYDIS_MNEMONIC_ENDBR64 ||
+		       s->insn.mnemonic == ZYDIS_MNEMONIC_ENDBR32;
 	}
+}
+
+static bool is_jcc(const ZydisDecodedInstruction *insn)
+{
+	return insn->meta.category == ZYDIS_CATEGORY_COND_BR &&
+	       ((insn->opcode_map == ZYDIS_OPCODE_MAP_0F && (insn->opcode & 0xf0) == 0x80) ||
+		(insn->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (insn->opcode & 0xf0) == 0x70));
 }
 
 static bool one(struct translation *t)
 {
-	if (t->insn.fn == soft_exec_undefined)
+	if (t->s->insn.fn == soft_exec_undefined)
 		return false;
-	if (is_nothing(t))
+	if (is_nothing(t->s))
 		return true;
-	if (t->d.insn.meta.category == ZYDIS_CATEGORY_COND_BR &&
-	    t->d.insn.opcode_map <= ZYDIS_OPCODE_MAP_0F &&
-	    (t->d.insn.opcode & 0xf0) ==
-		    (t->d.insn.opcode_map == ZYDIS_OPCODE_MAP_0F ? 0x80 : 0x70))
+	if (is_jcc(&t->s->d.insn))
 		return jcc(t);
-	switch (t->insn.mnemonic) {
+	switch (t->s->insn.mnemonic) {
 	case ZYDIS_MNEMONIC_CALL: return jump(t, true);
 	case ZYDIS_MNEMONIC_JMP: return jump(t, false);
 	case ZYDIS_MNEMONIC_RET: return ret(t);
@@ -727,47 +640,35 @@ static bool one(struct translation *t)
 	case ZYDIS_MNEMONIC_POP: return pop(t);
 	case ZYDIS_MNEMONIC_LEAVE: return leave(t);
 	case ZYDIS_MNEMONIC_LEA: return lea(t);
-	default: return copy(t);
+	default: return translate_copy(t);
 	}
 }
 
-/* One instruction; what was emitted of one that cannot be is taken back. */
-static void instruction(struct translation *t, const uint8_t *bytes, unsigned n)
+/* An instruction in the present variant; what was emitted of one that cannot be is taken back. */
+static void instruction(struct translation *t, struct step *s)
 {
 	struct soft_jit *jit = t->jit;
 	uint8_t *start = t->e.at;
 	unsigned n_cold = t->n_cold;
+	uint32_t established = t->established;
 
+	t->s = s;
 	jit->origins[jit->n_origins++] =
-		(struct soft_jit_origin){ start - jit->writable, t->offset };
-	if (soft_decode(t->cpu, bytes, n, &t->insn, &t->d) && one(t))
+		(struct soft_jit_origin){ start - jit->writable, s->offset };
+	if (one(t))
 		return;
 	t->e.at = start;
 	t->n_cold = n_cold;
+	t->established = established;
 	t->ended = true;
 	to_interpreter(t);
 }
 
-/* To this offset, wherever code for its linear address is. */
-static void go_by_table(struct translation *t)
+/* To an offset, wherever code for its linear address is. */
+static void go_by_table(struct translation *t, unsigned offset)
 {
-	emit_from_page(t, t->offset);
-	emit_jump_linear(t, 0, JIT_WORD(JIT_GO, t->offset));
-}
-
-/* One that perhaps goes on in the next page: what that is depends on the linear address. */
-static void last_instruction(struct translation *t, unsigned n)
-{
-	uint8_t bytes[SOFT_MAX_INSN];
-
-	memcpy(bytes, t->page->host + t->offset, n);
-	if (soft_decode(t->cpu, bytes, n, &t->insn, &t->d)) {
-		instruction(t, bytes, n);
-		return;
-	}
-	t->page->at[t->offset] |= JIT_SPANS;
-	t->ended = true;
-	go_by_table(t);
+	translate_from_page(t, offset);
+	emit_jump_linear(t, 0, JIT_WORD(JIT_GO, offset));
 }
 
 static void put_cold(struct translation *t)
@@ -783,7 +684,7 @@ static void put_cold(struct translation *t)
 		}
 		emit_close(c->site, t->e.at);
 		if (c->kind == COLD_CROSS) {
-			emit_from_page(t, c->target);
+			translate_from_page(t, c->target);
 			emit_jump_linear(t, 0, c->word);
 			continue;
 		}
@@ -792,40 +693,80 @@ static void put_cold(struct translation *t)
 		emit_mov_imm32(&t->e, HOST_COUNT, c->word);
 		emit_jmp(&t->e, t->jit->writable + t->jit->leave);
 	}
-}
-
-static void finish(struct translation *t)
-{
-	put_cold(t);
+	t->n_cold = 0;
 	t->jit->used = ALIGN_UP(t->e.at - t->jit->writable, 16);
 }
 
-void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset)
+/* After the last instruction of a variant: offset is what follows. */
+static void go_on(struct translation *t, unsigned offset)
+{
+	if (t->ended)
+		return;
+	if (offset < SOFT_PAGE)
+		link_within(t, emit_jmp_open(&t->e), offset);
+	else
+		go_by_table(t, offset);
+}
+
+/* Decodes what begins at an offset of the page; false when it does not end in it. */
+static bool decode_step(struct translation *t, struct step *s, unsigned offset)
+{
+	unsigned n = MIN(SOFT_PAGE - offset, (unsigned)SOFT_MAX_INSN);
+	uint8_t bytes[SOFT_MAX_INSN];
+
+	s->offset = offset;
+	memcpy(bytes, t->page->host + offset, n);
+	return soft_decode(t->cpu, bytes, n, &s->insn, &s->d) || n == SOFT_MAX_INSN;
+}
+
+/* The slow variant, which is where instructions come from; returns what follows the last one. */
+static unsigned translate_slow(struct translation *t, struct step *steps, unsigned *n,
+			       unsigned offset)
+{
+	uint32_t *at = t->page->at;
+
+	for (*n = 0; !t->ended && offset < SOFT_PAGE && *n < MAX_BLOCK; ++*n) {
+		struct step *s = &steps[*n];
+
+		if (*n && at[offset] && !(at[offset] & JIT_MIDDLE))
+			break;
+		s->slow = t->e.at;
+		if (!decode_step(t, s, offset)) {
+			at[offset] = (t->e.at - t->jit->writable) | JIT_SPANS;
+			go_by_table(t, offset);
+			t->ended = true;
+			break;
+		}
+		if (!*n || !at[offset])
+			at[offset] = (t->e.at - t->jit->writable) | (*n ? JIT_MIDDLE : 0);
+		instruction(t, s);
+		offset += s->insn.length;
+	}
+	return offset;
+}
+
+void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned head)
 {
 	struct soft_jit *jit = cpu->jit;
+	struct step steps[MAX_BLOCK];
 	struct cold cold[MAX_COLD];
-	struct translation t = {
-		.cpu = cpu, .jit = jit, .page = page, .offset = offset, .cold = cold
-	};
+	struct translation t = { .cpu = cpu, .jit = jit, .page = page, .cold = cold };
+	unsigned n, next;
 
 	t.e.at = jit->writable + jit->used;
-	for (unsigned n = 0; !t.ended; n++) {
-		if (t.offset >= SOFT_PAGE) {
-			go_by_table(&t);
-			break;
-		}
-		if (n && (page->at[t.offset] || n == MAX_BLOCK)) {
-			link_within(&t, emit_jmp_open(&t.e), t.offset);
-			break;
-		}
-		page->at[t.offset] = t.e.at - jit->writable;
-		if (SOFT_PAGE - t.offset < SOFT_MAX_INSN)
-			last_instruction(&t, SOFT_PAGE - t.offset);
-		else
-			instruction(&t, page->host + t.offset, SOFT_MAX_INSN);
-		t.offset += t.insn.length;
-	}
-	finish(&t);
+	next = translate_slow(&t, steps, &n, head);
+	go_on(&t, next);
+	put_cold(&t);
+	if (!plan_groups(&t, steps, n))
+		return;
+	t.fast = true;
+	t.ended = false;
+	t.e.at = jit->writable + jit->used;
+	page->at[head] = jit->used;
+	for (unsigned i = 0; i < n; i++)
+		instruction(&t, &steps[i]);
+	go_on(&t, next);
+	put_cold(&t);
 }
 
 uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset,
@@ -835,18 +776,16 @@ uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, 
 	unsigned n = SOFT_PAGE - offset;
 	uint8_t bytes[SOFT_MAX_INSN];
 	struct cold cold[MAX_COLD];
-	struct translation t = {
-		.cpu = cpu, .jit = jit, .page = page, .offset = offset, .cold = cold
-	};
+	struct step s = { .offset = offset };
+	struct translation t = { .cpu = cpu, .jit = jit, .page = page, .cold = cold };
 	uint32_t start = jit->used;
 
 	memcpy(bytes, page->host + offset, n);
 	memcpy(bytes + n, second->host, SOFT_MAX_INSN - n);
+	soft_decode(cpu, bytes, SOFT_MAX_INSN, &s.insn, &s.d);
 	t.e.at = jit->writable + start;
-	instruction(&t, bytes, SOFT_MAX_INSN);
-	t.offset += t.insn.length;
-	if (!t.ended)
-		go_by_table(&t);
-	finish(&t);
+	instruction(&t, &s);
+	go_on(&t, offset + s.insn.length);
+	put_cold(&t);
 	return start;
 }

@@ -1,0 +1,74 @@
+/* Software backend: what the translator's own files share: translate.c, copy.c. */
+#ifndef REVIRT_HAV_SOFT_TRANSLATE_H
+#define REVIRT_HAV_SOFT_TRANSLATE_H
+
+#include "hav/soft/jit.h"
+
+#define MAX_BLOCK  64 /* instructions */
+#define MAX_COLD   (MAX_BLOCK * 16)
+#define MAX_GROUPS 16
+
+/* Code that is seldom run, put behind the block. */
+struct cold {
+	uint8_t *site; /* the rel32 that goes there */
+	enum { COLD_LEAVE, COLD_CHAIN, COLD_CROSS } kind;
+	uint32_t word;  /* what the translated code returns */
+	int64_t target; /* COLD_CROSS: from the page */
+};
+
+/* An access to memory at a register plus a constant, as a member of a group: translate.c. */
+struct member {
+	int group;     /* or -1 */
+	int32_t at;    /* from the value the register had when the group began */
+	int32_t moved; /* by how much the register has changed since then */
+};
+
+/* An instruction of a block. */
+struct step {
+	struct soft_insn insn;
+	struct soft_decoded d;
+	unsigned offset;     /* in its page */
+	const uint8_t *slow; /* its code with look-ups of its own */
+	struct member operand, stack;
+};
+
+/* Accesses that one look-up serves: the same register, close together. */
+struct group {
+	uint8_t base;
+	bool write;
+	unsigned version; /* how often the register was changed before */
+	int32_t low, high;
+	unsigned n;
+	int slot; /* of cpu->jit_ranges, or -1: not worth it */
+};
+
+struct translation {
+	struct soft_vcpu *cpu;
+	struct soft_jit *jit;
+	struct soft_jit_page *page;
+	struct emitter e;
+	struct step *s; /* the instruction that is translated */
+	bool ended;
+	bool fast;            /* this is the variant in which groups share look-ups */
+	uint32_t established; /* groups whose look-up has been done, a bit each */
+	struct group groups[MAX_GROUPS];
+	unsigned n_groups, n_cold;
+	struct cold *cold;
+};
+
+struct emit_mem translate_state(size_t offset);
+struct emit_mem translate_gpr(unsigned reg);
+/* HOST_LINEAR = the page's linear address + distance. */
+void translate_from_page(struct translation *t, int32_t distance);
+/*
+ * The memory operand of the instruction, looked up: *m is where it is, in terms of HOST_PLACE,
+ * HOST_LINEAR and the guest's registers. linear, unless NULL: where its linear address is to be
+ * kept, in the vCPU.
+ */
+bool translate_operand(struct translation *t, unsigned size, bool write,
+		       const struct emit_mem *linear, struct emit_mem *m);
+
+/* An instruction with other registers; false when it cannot be: copy.c. */
+bool translate_copy(struct translation *t);
+
+#endif
