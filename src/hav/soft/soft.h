@@ -36,6 +36,29 @@
 #define likely(x)         __builtin_expect(!!(x), 1)
 #define unlikely(x)       __builtin_expect(!!(x), 0)
 
+/*
+ * With ASan these are calls, whatever the compiler's options say, and would change SSE registers
+ * that are the guest's (see soft_fpu_take()).
+ */
+#ifdef __SANITIZE_ADDRESS__
+static inline void *soft_memcpy(void *to, const void *from, size_t n)
+{
+	void *at = to;
+
+	__asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(n) : : "memory");
+	return to;
+}
+static inline void *soft_memset(void *to, int byte, size_t n)
+{
+	void *at = to;
+
+	__asm__ volatile("rep stosb" : "+D"(at), "+c"(n) : "a"(byte) : "memory");
+	return to;
+}
+#define memcpy soft_memcpy
+#define memset soft_memset
+#endif
+
 enum soft_result {
 	SOFT_DONE,  /* go on */
 	SOFT_FAULT, /* vcpu->fault says which exception */
