@@ -93,7 +93,7 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 	unsigned trap = regs[REG_TRAPNO];
 	uint64_t to, rcx;
 
-	if (cpu && soft_in_stubs(cpu->vm, regs[REG_RIP]) && trap != EXC_PF) {
+	if (cpu && soft_in_stubs(&cpu->stubs, regs[REG_RIP]) && trap != EXC_PF) {
 		regs[REG_RIP] = (greg_t)soft_stub_fault;
 		regs[REG_RDI] = (greg_t)&cpu->frame;
 		regs[REG_RAX] = trap + 1;
@@ -136,7 +136,6 @@ int soft_stubs_create(struct soft_stubs *stubs, struct error **err)
 {
 	int fd AUTO_CLOSE = memfd_create("revirt-stubs", MFD_CLOEXEC);
 
-	pthread_mutex_init(&stubs->lock, NULL);
 	if (fd < 0 || ftruncate(fd, SOFT_STUBS_SIZE) < 0)
 		goto fail;
 	stubs->writable = mmap(NULL, SOFT_STUBS_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -163,7 +162,6 @@ void soft_stubs_destroy(struct soft_stubs *stubs)
 	munmap(stubs->writable, SOFT_STUBS_SIZE);
 	munmap((void *)stubs->code, SOFT_STUBS_SIZE);
 	free(stubs->hash);
-	pthread_mutex_destroy(&stubs->lock);
 }
 
 static uint32_t hash_bytes(const uint8_t *bytes, unsigned n)
@@ -175,37 +173,51 @@ static uint32_t hash_bytes(const uint8_t *bytes, unsigned n)
 	return h;
 }
 
-/* The stub with these bytes; NULL when there is no room left. Stubs are kept with their length
- * before them. */
-static const void *keep(struct soft_stubs *stubs, const uint8_t *bytes, unsigned n)
+/* Where in hash a stub of these bytes is or would be. */
+static uint32_t place_of(const struct soft_stubs *stubs, const uint8_t *bytes, unsigned n)
 {
 	uint32_t h = hash_bytes(bytes, n) % SOFT_STUBS_HASH;
-	const void *found = NULL;
 
-	pthread_mutex_lock(&stubs->lock);
 	for (; stubs->hash[h]; h = (h + 1) % SOFT_STUBS_HASH) {
 		const uint8_t *stub = stubs->writable + stubs->hash[h];
 		uint16_t length;
 
 		memcpy(&length, stub - sizeof(length), sizeof(length));
-		if (length == n && memcmp(stub, bytes, n) == 0) {
-			found = stubs->code + stubs->hash[h];
+		if (length == n && memcmp(stub, bytes, n) == 0)
 			break;
-		}
 	}
-	if (!found && stubs->used + n + 18 <= SOFT_STUBS_SIZE && stubs->n < SOFT_STUBS_HASH / 2) {
-		uint32_t at = ALIGN_UP(stubs->used + sizeof(uint16_t), 16);
-		uint16_t length = n;
+	return h;
+}
 
+/* Decoded instructions name stubs: they go with them. The one under way is not looked at again. */
+static void flush_stubs(struct soft_vcpu *cpu)
+{
+	struct soft_stubs *stubs = &cpu->stubs;
+
+	soft_code_flush(cpu);
+	memset(stubs->hash, 0, SOFT_STUBS_HASH * sizeof(*stubs->hash));
+	stubs->used = stubs->n = 0;
+}
+
+/* The stub with these bytes. Stubs are kept with their length before them. */
+static const void *keep(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n)
+{
+	struct soft_stubs *stubs = &cpu->stubs;
+	uint16_t length = n;
+	uint32_t h, at;
+
+	if (stubs->used + MAX_STUB + 18 > SOFT_STUBS_SIZE || stubs->n == SOFT_STUBS_HASH / 2)
+		flush_stubs(cpu);
+	h = place_of(stubs, bytes, n);
+	if (!stubs->hash[h]) {
+		at = ALIGN_UP(stubs->used + sizeof(length), 16);
 		memcpy(stubs->writable + at - sizeof(length), &length, sizeof(length));
 		memcpy(stubs->writable + at, bytes, n);
 		stubs->used = at + n;
 		stubs->hash[h] = at;
 		stubs->n++;
-		found = stubs->code + at;
 	}
-	pthread_mutex_unlock(&stubs->lock);
-	return found;
+	return stubs->code + stubs->hash[h];
 }
 
 /* --- Making a stub ---- */
@@ -409,7 +421,7 @@ const void *soft_stub(struct soft_vcpu *cpu, const struct soft_decoded *d, struc
 	}
 	emit_registers(&e, &p, p.written, 0x89);
 	EMIT(&e, 0xc3);
-	return keep(&cpu->vm->stubs, e.bytes, e.n);
+	return keep(cpu, e.bytes, e.n);
 }
 
 /* --- Running one ---- */

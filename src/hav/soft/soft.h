@@ -109,11 +109,10 @@ struct soft_slots {
 	struct soft_slots *older; /* freed with the VM: a vCPU may still look at it */
 };
 
-/* Host code for single instructions: native.c. */
-#define SOFT_STUBS_SIZE (32u << 20)
-#define SOFT_STUBS_HASH (1u << 19)
+/* Host code for single instructions, a vCPU's own: native.c. */
+#define SOFT_STUBS_SIZE (8u << 20)
+#define SOFT_STUBS_HASH (1u << 18)
 struct soft_stubs {
-	pthread_mutex_t lock;
 	uint8_t *writable;
 	const uint8_t *code; /* the same memory */
 	uint32_t used, n;
@@ -121,6 +120,10 @@ struct soft_stubs {
 };
 int soft_stubs_create(struct soft_stubs *stubs, struct error **err);
 void soft_stubs_destroy(struct soft_stubs *stubs);
+static inline bool soft_in_stubs(const struct soft_stubs *stubs, uint64_t rip)
+{
+	return rip - (uintptr_t)stubs->code < SOFT_STUBS_SIZE;
+}
 void soft_native_init(void);
 struct soft_vcpu;
 /* Faults of this thread's are this vCPU's from now on; NULL: nobody's. */
@@ -138,15 +141,9 @@ struct soft_vm {
 	struct soft_vcpu *_Atomic vcpus[64];
 	_Atomic unsigned n_vcpus;
 	atomic_flag code_lock; /* one vCPU at a time makes a page a code page */
-	struct soft_stubs stubs;
 	uint64_t tsc_khz;
 	pthread_mutex_t split_lock; /* locked operations that the host cannot do in one piece */
 };
-
-static inline bool soft_in_stubs(const struct soft_vm *vm, uint64_t rip)
-{
-	return rip - (uintptr_t)vm->stubs.code < SOFT_STUBS_SIZE;
-}
 
 enum soft_access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 
@@ -387,6 +384,7 @@ struct soft_vcpu {
 	struct soft_code_page *code_pages;
 	struct soft_insn *insns;
 	uint32_t n_code_pages, n_insns;
+	struct soft_stubs stubs;
 
 	/* The translator's: jit.c. */
 	struct soft_jit *jit; /* NULL: interpret all */

@@ -658,8 +658,10 @@ int soft_vcpu_create(struct hav_vm *hvm, uint32_t id, struct hav_vcpu **out, str
 	cpu->vcpu.ops = hvm->ops;
 	cpu->vm = vm;
 	cpu->id = id;
-	if (soft_code_create(cpu, err) < 0 || soft_jit_create(cpu, err) < 0) {
+	if (soft_code_create(cpu, err) < 0 || soft_stubs_create(&cpu->stubs, err) < 0 ||
+	    soft_jit_create(cpu, err) < 0) {
 		soft_jit_destroy(cpu);
+		soft_stubs_destroy(&cpu->stubs);
 		soft_code_destroy(cpu);
 		unmake(cpu);
 		return -1;
@@ -684,6 +686,7 @@ void soft_vcpu_destroy(struct hav_vcpu *vcpu)
 	atomic_store(&cpu->vm->vcpus[cpu->id], NULL);
 	pthread_mutex_unlock(&cpu->vm->lock);
 	soft_code_destroy(cpu);
+	soft_stubs_destroy(&cpu->stubs);
 	soft_jit_destroy(cpu);
 	free(cpu->cpuid);
 	unmake(cpu);

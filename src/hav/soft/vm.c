@@ -180,10 +180,6 @@ int soft_vm_create(struct hav *hav, const struct hav_vm_config *config, struct h
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_mutex_init(&vm->split_lock, NULL);
 	atomic_init(&vm->slots, xcalloc(1, sizeof(struct soft_slots)));
-	if (soft_stubs_create(&vm->stubs, err) < 0) {
-		soft_vm_destroy(&vm->vm);
-		return -1;
-	}
 	*out = &vm->vm;
 	return 0;
 }
@@ -199,7 +195,6 @@ void soft_vm_destroy(struct hav_vm *hvm)
 		older = slots->older;
 		free(slots);
 	}
-	soft_stubs_destroy(&vm->stubs);
 	pthread_mutex_destroy(&vm->lock);
 	pthread_mutex_destroy(&vm->split_lock);
 	free(vm);
