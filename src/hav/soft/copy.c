@@ -3,8 +3,9 @@
  *
  * The fields of the ModRM byte, of VEX and of the opcode that name general registers get the host's
  * (soft_host_reg); guest registers that are in memory are loaded into spare ones before and stored
- * after. A memory operand becomes one in host memory, which translate_operand() has looked up. What
- * an instruction uses without naming it must be in the same register on the host, but for RCX.
+ * after, or later (struct scratch). A memory operand becomes one in host memory, which
+ * translate_operand() has looked up. What an instruction uses without naming it must be in the same
+ * register on the host, but for RCX.
  */
 #include "hav/soft/exec.h"
 #include "hav/soft/translate.h"
@@ -13,19 +14,18 @@
 struct copy {
 	bool memory, write, high, byte, count_in, count_out;
 	bool keeps;                /* perhaps writes no register at all */
-	bool sum;                  /* HOST_LINEAR is given away: no operand may need it */
 	unsigned size;             /* of the memory operand */
 	int reg, rm, vvvv, opcode; /* host registers in those fields, or -1 */
-	unsigned n_spare;
-	uint8_t spares[3]; /* host registers not yet given to a guest's */
 	struct {
-		uint8_t guest, host;
-		bool load, store;
+		uint8_t guest;
+		bool load, store, byte;
+		int *fields[3];
+		unsigned n_fields;
 	} moved[3]; /* guest registers that are in memory */
 	unsigned n_moved;
 };
 
-static int spare_for(struct copy *c, unsigned guest, const ZydisDecodedOperand *op)
+static bool move(struct copy *c, unsigned guest, int *field, const ZydisDecodedOperand *op)
 {
 	unsigned i;
 
@@ -33,19 +33,19 @@ static int spare_for(struct copy *c, unsigned guest, const ZydisDecodedOperand *
 		if (c->moved[i].guest == guest)
 			break;
 	if (i == c->n_moved) {
-		if (!c->n_spare)
-			return -1;
-		c->moved[i].guest = guest;
-		c->moved[i].host = c->spares[--c->n_spare];
-		c->moved[i].load = c->moved[i].store = false;
-		c->n_moved++;
+		if (i == ARRAY_SIZE(c->moved))
+			return false;
+		c->moved[c->n_moved++].guest = guest;
 	}
 	/* What is written in part, or perhaps (BSF), keeps the rest. */
 	if ((op->actions & ~(unsigned)ZYDIS_OPERAND_ACTION_WRITE) || op->size < 32 || c->keeps)
 		c->moved[i].load = true;
 	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 		c->moved[i].store = true;
-	return c->moved[i].host;
+	if (op->size == 8)
+		c->moved[i].byte = true;
+	c->moved[i].fields[c->moved[i].n_fields++] = field;
+	return true;
 }
 
 static bool take_register(struct copy *c, const ZydisDecodedOperand *op)
@@ -73,11 +73,11 @@ static bool take_register(struct copy *c, const ZydisDecodedOperand *op)
 		return guest != RCX;
 	}
 	if (host == NO_REG)
-		host = spare_for(c, guest, op);
+		return move(c, guest, field, op);
 	*field = host;
 	if (op->size == 8 && host >= 4)
 		c->byte = true;
-	return host >= 0;
+	return true;
 }
 
 static bool plan_copy(struct translation *t, struct copy *c)
@@ -94,17 +94,7 @@ static bool plan_copy(struct translation *t, struct copy *c)
 			c->write |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
 			c->size = op->size / 8;
 		}
-		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && soft_gpr_of(op->reg.value) == RCX &&
-		    soft_is_gpr(op->reg.value) && op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
-			c->count_in = true;
 	}
-	/* Taken from the end. */
-	c->spares[c->n_spare++] = HOST_LINEAR;
-	if (!c->memory)
-		c->spares[c->n_spare++] = HOST_PLACE;
-	if (!c->count_in)
-		c->spares[c->n_spare++] = HOST_COUNT;
-	c->count_in = false;
 	for (unsigned i = 0; i < insn->operand_count; i++) {
 		const ZydisDecodedOperand *op = &t->s->d.ops[i];
 
@@ -112,22 +102,59 @@ static bool plan_copy(struct translation *t, struct copy *c)
 		    !take_register(c, op))
 			return false;
 	}
-	for (unsigned i = 0; i < c->n_moved; i++)
-		c->sum |= c->memory && c->moved[i].host == HOST_LINEAR;
 	return !(c->high && (c->count_out || c->count_in || c->n_moved));
 }
 
-/* Where the memory operand is. AH and the like go with no REX prefix, so with old registers only.
+/*
+ * Where the memory operand is, and which scratch registers are left. AH and the like go with no REX
+ * prefix, so with old registers only.
  */
-static struct emit_mem choose_operand(struct translation *t, const struct copy *c,
-				      struct emit_mem m)
+static void choose_operand(struct translation *t, const struct copy *c, struct emit_mem *m,
+			   unsigned *left)
 {
 	unsigned to = c->high ? HOST_COUNT : HOST_PLACE;
+	bool linear = m->base == HOST_LINEAR;
 
-	if (!c->high && !(c->sum && m.base == HOST_LINEAR))
-		return m;
-	emit_op_mem(&t->e, LEA, to, m);
-	return (struct emit_mem){ to, NO_REG, 1, 0 };
+	*left = SCRATCH_COUNT | SCRATCH_LINEAR;
+	if (c->count_in || c->count_out || c->high || m->base == HOST_COUNT)
+		*left &= ~(unsigned)SCRATCH_COUNT;
+	if (linear)
+		*left &= ~(unsigned)SCRATCH_LINEAR;
+	if (c->high)
+		translate_free(t, SCRATCH_COUNT);
+	if (!c->high && (!linear || (unsigned)__builtin_popcount(*left) >= c->n_moved))
+		return;
+	emit_op_mem(&t->e, LEA, to, *m);
+	*m = (struct emit_mem){ to, NO_REG, 1, 0 };
+	if (linear)
+		*left |= SCRATCH_LINEAR;
+}
+
+/* Brings guest registers from memory into some that are left. */
+static bool fetch(struct translation *t, struct copy *c, unsigned left)
+{
+	if (c->count_in || c->count_out) {
+		left &= ~(unsigned)SCRATCH_COUNT;
+		translate_free(t, SCRATCH_COUNT);
+	}
+	t->pinned = 0;
+	for (unsigned i = 0; i < c->n_moved; i++) {
+		int host = translate_scratch(t, c->moved[i].guest, left, c->moved[i].load);
+
+		if (host < 0)
+			return false;
+		for (unsigned n = 0; n < c->moved[i].n_fields; n++)
+			*c->moved[i].fields[n] = host;
+		c->byte |= c->moved[i].byte;
+	}
+	return true;
+}
+
+/* May its execution fault? */
+static bool may_fault(const struct translation *t)
+{
+	return (t->s->insn.flags & INSN_FPU) || t->s->insn.mnemonic == ZYDIS_MNEMONIC_DIV ||
+	       t->s->insn.mnemonic == ZYDIS_MNEMONIC_IDIV;
 }
 
 static unsigned field(int host, unsigned original)
@@ -227,6 +254,7 @@ static bool notes_address(const struct translation *t)
 
 static void emit_x87_addresses(struct translation *t, bool memory)
 {
+	translate_free(t, SCRATCH_LINEAR);
 	translate_from_page(t, t->s->offset);
 	emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(x87_ip));
 	if (memory) {
@@ -240,20 +268,21 @@ bool translate_copy(struct translation *t)
 	const ZydisDecodedInstruction *insn = &t->s->d.insn;
 	const struct emit_mem saved = STATE(jit_saved);
 	struct emit_mem operand = saved;
+	unsigned left = SCRATCH_ALL;
 	struct copy c;
 
 	if (!may_be_copied(t) || !plan_copy(t, &c))
 		return false;
+	if (may_fault(t))
+		translate_save(t);
 	if (c.memory) {
 		if (!translate_operand(t, c.size, c.write, notes_address(t) ? &saved : NULL,
 				       &operand))
 			return false;
-		operand = choose_operand(t, &c, operand);
+		choose_operand(t, &c, &operand, &left);
 	}
-	for (unsigned i = 0; i < c.n_moved; i++)
-		if (c.moved[i].load)
-			emit_op_mem(&t->e, MOV_LOAD, c.moved[i].host,
-				    translate_gpr(c.moved[i].guest));
+	if (!fetch(t, &c, left))
+		return false;
 	if (c.count_in || c.count_out)
 		emit_mov(&t->e, HOST_COUNT, soft_host_reg[RCX]);
 	if (c.high && (c.byte || c.reg >= 8 || c.rm >= 8 || insn->raw.rex.W))
@@ -267,11 +296,10 @@ bool translate_copy(struct translation *t)
 			   insn->length - insn->raw.imm[0].offset);
 	if (c.count_out)
 		emit_mov(&t->e, soft_host_reg[RCX], HOST_COUNT);
-	if (notes_address(t))
-		emit_x87_addresses(t, c.memory);
 	for (unsigned i = 0; i < c.n_moved; i++)
 		if (c.moved[i].store)
-			emit_op_mem(&t->e, MOV_STORE, c.moved[i].host,
-				    translate_gpr(c.moved[i].guest));
+			translate_written(t, c.moved[i].guest);
+	if (notes_address(t))
+		emit_x87_addresses(t, c.memory);
 	return true;
 }

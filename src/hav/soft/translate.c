@@ -42,6 +42,78 @@ static struct emit_mem table_at(size_t offset)
 	return (struct emit_mem){ RSP, HOST_PLACE, 8, SOFT_JIT_RSP + (int)offset };
 }
 
+/* --- Guest registers that live in memory ---- */
+
+static const uint8_t scratch_hosts[3] = { HOST_COUNT, HOST_PLACE, HOST_LINEAR };
+
+void translate_save(struct translation *t)
+{
+	for (unsigned i = 0; i < 3; i++)
+		if (t->scratch[i].dirty) {
+			emit_op_mem(&t->e, MOV_STORE, scratch_hosts[i],
+				    translate_gpr(t->scratch[i].guest));
+			t->scratch[i].dirty = false;
+		}
+}
+
+void translate_free(struct translation *t, unsigned which)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		if (!(which & 1u << i))
+			continue;
+		if (t->scratch[i].dirty)
+			emit_op_mem(&t->e, MOV_STORE, scratch_hosts[i],
+				    translate_gpr(t->scratch[i].guest));
+		t->scratch[i].guest = NO_REG;
+		t->scratch[i].dirty = false;
+	}
+}
+
+static int choose_scratch(const struct translation *t, unsigned among)
+{
+	int best = -1;
+
+	for (unsigned i = 0; i < 3; i++) {
+		if (!(among & ~t->pinned & 1u << i))
+			continue;
+		if (t->scratch[i].guest == NO_REG)
+			return i;
+		if (best < 0 || t->scratch[i].used < t->scratch[best].used)
+			best = i;
+	}
+	return best;
+}
+
+int translate_scratch(struct translation *t, unsigned guest, unsigned among, bool load)
+{
+	int i;
+
+	for (i = 0; i < 3; i++)
+		if (t->scratch[i].guest == guest) {
+			if (among & 1u << i)
+				goto found;
+			translate_free(t, 1u << i);
+		}
+	i = choose_scratch(t, among);
+	if (i < 0)
+		return -1;
+	translate_free(t, 1u << i);
+	t->scratch[i].guest = guest;
+	if (load)
+		emit_op_mem(&t->e, MOV_LOAD, scratch_hosts[i], translate_gpr(guest));
+found:
+	t->scratch[i].used = ++t->clock;
+	t->pinned |= 1u << i;
+	return scratch_hosts[i];
+}
+
+void translate_written(struct translation *t, unsigned guest)
+{
+	for (unsigned i = 0; i < 3; i++)
+		if (t->scratch[i].guest == guest)
+			t->scratch[i].dirty = true;
+}
+
 /* --- Ways out ---- */
 
 static void add_cold(struct translation *t, uint8_t *site, unsigned kind, uint32_t word,
@@ -78,6 +150,8 @@ static unsigned in_register(struct translation *t, unsigned reg, unsigned spare)
 {
 	if (soft_host_reg[reg] != NO_REG)
 		return soft_host_reg[reg];
+	/* It may be in another one, changed. */
+	translate_save(t);
 	emit_op_mem(&t->e, MOV_LOAD, spare, translate_gpr(reg));
 	return spare;
 }
@@ -162,6 +236,9 @@ static void emit_lookup(struct translation *t, unsigned linear, unsigned size, b
 /* How a register that groups begin with is reached: the host's, or HOST_LINEAR. */
 static unsigned group_base(struct translation *t, const struct group *g)
 {
+	if (g->base != RIP_REG && soft_host_reg[g->base] != NO_REG)
+		return soft_host_reg[g->base];
+	translate_free(t, SCRATCH_LINEAR);
 	if (g->base != RIP_REG)
 		return in_register(t, g->base, HOST_LINEAR);
 	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(page_base));
@@ -180,9 +257,11 @@ static bool emit_member(struct translation *t, const struct member *member, stru
 	g = &t->groups[member->group];
 	slot = translate_state(offsetof(struct soft_vcpu, jit_ranges) + 8 * g->slot);
 	if (t->established & 1u << member->group) {
+		translate_free(t, SCRATCH_PLACE);
 		emit_op_mem(&t->e, MOV_LOAD, HOST_PLACE, slot);
 		base = group_base(t, g);
 	} else {
+		translate_free(t, SCRATCH_ALL);
 		base = group_base(t, g);
 		emit_op_mem(&t->e, LEA, HOST_LINEAR,
 			    (struct emit_mem){ base, NO_REG, 1, g->low - member->moved });
@@ -205,6 +284,7 @@ bool translate_operand(struct translation *t, unsigned size, bool write,
 
 	if (!linear && emit_member(t, &t->s->operand, m))
 		return true;
+	translate_free(t, SCRATCH_ALL);
 	reg = emit_linear(t);
 	if (reg == NO_REG)
 		return false;
@@ -223,6 +303,7 @@ static struct emit_mem emit_stack(struct translation *t, int32_t distance, bool 
 
 	if (emit_member(t, &t->s->stack, &m))
 		return m;
+	translate_free(t, SCRATCH_ALL);
 	if (distance) {
 		emit_op_mem(&t->e, LEA, HOST_LINEAR, (struct emit_mem){ reg, NO_REG, 1, distance });
 		reg = HOST_LINEAR;
@@ -515,12 +596,14 @@ static bool jcc(struct translation *t)
 
 	if (t->s->insn.opsize != 8 || !direct_target(t, &target))
 		return false;
+	translate_save(t);
 	if (!within(target)) {
 		add_cold(t, emit_jcc_open(&t->e, condition), COLD_CROSS,
 			 JIT_WORD(JIT_INTERPRET, t->s->offset), target);
 	} else if (target <= t->s->offset) {
 		uint8_t *over;
 
+		translate_free(t, SCRATCH_COUNT);
 		emit8(&t->e, 0x70 | (condition ^ 1));
 		emit8(&t->e, 0);
 		over = t->e.at;
@@ -534,6 +617,16 @@ static bool jcc(struct translation *t)
 
 /* --- The stack ---- */
 
+/* The host register that has a guest's, or will, while HOST_PLACE and perhaps HOST_LINEAR are in
+ * use. */
+static unsigned register_for(struct translation *t, unsigned reg, bool load)
+{
+	t->pinned = 0;
+	return soft_host_reg[reg] != NO_REG
+		       ? soft_host_reg[reg]
+		       : (unsigned)translate_scratch(t, reg, SCRATCH_COUNT, load);
+}
+
 static bool push(struct translation *t)
 {
 	const struct soft_operand *op = &t->s->insn.op[0];
@@ -542,6 +635,7 @@ static bool push(struct translation *t)
 	if (t->s->insn.opsize != 8 || op->kind == OPERAND_SEGMENT)
 		return false;
 	if (op->kind == OPERAND_MEMORY) {
+		translate_free(t, SCRATCH_ALL);
 		if (!translate_operand(t, 8, false, NULL, &m))
 			return false;
 		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, m);
@@ -552,10 +646,11 @@ static bool push(struct translation *t)
 		emit_op_mem(&t->e, OP_W | 0xc7, 0, m);
 		emit32(&t->e, t->s->insn.imm);
 	} else if (op->kind == OPERAND_MEMORY) {
+		translate_free(t, SCRATCH_COUNT);
 		emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT, STATE(jit_saved));
 		emit_op_mem(&t->e, MOV_STORE, HOST_COUNT, m);
 	} else {
-		emit_op_mem(&t->e, MOV_STORE, in_register(t, op->reg, HOST_COUNT), m);
+		emit_op_mem(&t->e, MOV_STORE, register_for(t, op->reg, true), m);
 	}
 	emit_move_stack(t, -8);
 	return true;
@@ -564,14 +659,13 @@ static bool push(struct translation *t)
 static bool pop(struct translation *t)
 {
 	const struct soft_operand *op = &t->s->insn.op[0];
-	unsigned to;
+	struct emit_mem m;
 
 	if (t->s->insn.opsize != 8 || op->kind != OPERAND_GPR || op->reg == RSP)
 		return false;
-	to = soft_host_reg[op->reg] == NO_REG ? HOST_COUNT : soft_host_reg[op->reg];
-	emit_op_mem(&t->e, MOV_LOAD, to, emit_stack(t, 0, false));
-	if (to == HOST_COUNT)
-		emit_op_mem(&t->e, MOV_STORE, to, translate_gpr(op->reg));
+	m = emit_stack(t, 0, false);
+	emit_op_mem(&t->e, MOV_LOAD, register_for(t, op->reg, false), m);
+	translate_written(t, op->reg);
 	emit_move_stack(t, 8);
 	return true;
 }
@@ -586,20 +680,41 @@ static bool leave(struct translation *t)
 	return true;
 }
 
+/* LEA uses three at most. */
+static unsigned lea_register(struct translation *t, unsigned reg, bool load)
+{
+	return soft_host_reg[reg] != NO_REG
+		       ? soft_host_reg[reg]
+		       : (unsigned)translate_scratch(t, reg, SCRATCH_ALL, load);
+}
+
 static bool lea(struct translation *t)
 {
-	const struct soft_operand *op = &t->s->insn.op[0];
-	unsigned to = soft_host_reg[op->reg];
-	bool wide = op->size == 8 && t->s->insn.addrsize == 8;
-	struct emit_mem m;
+	const struct soft_insn *i = &t->s->insn;
+	const struct soft_operand *op = &i->op[0];
+	bool wide = op->size == 8 && i->addrsize == 8;
+	struct emit_mem m = { NO_REG, NO_REG, 1, i->disp };
+	int64_t disp = i->disp + (i->base == RIP_REG ? t->s->offset + i->length : 0);
 
-	if (to == NO_REG)
-		to = HOST_LINEAR;
-	if (op->size == 2 || !offset_of(t, to, &m))
+	if (op->size == 2 || i->addrsize == 2 || disp != (int32_t)disp ||
+	    (i->base == RIP_REG && i->addrsize != 8))
 		return false;
-	emit_op_mem(&t->e, wide ? LEA : LEA & ~OP_W, to, m);
-	if (to == HOST_LINEAR)
-		emit_op_mem(&t->e, MOV_STORE, to, translate_gpr(op->reg));
+	m.disp = disp;
+	t->pinned = 0;
+	if (i->base == RIP_REG) {
+		translate_free(t, SCRATCH_LINEAR);
+		t->pinned = SCRATCH_LINEAR;
+		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(page_base));
+		m.base = HOST_LINEAR;
+	} else if (i->base != NO_REG) {
+		m.base = lea_register(t, i->base, true);
+	}
+	if (i->index != NO_REG) {
+		m.index = lea_register(t, i->index, true);
+		m.scale = i->scale;
+	}
+	emit_op_mem(&t->e, wide ? LEA : LEA & ~OP_W, lea_register(t, op->reg, false), m);
+	translate_written(t, op->reg);
 	return true;
 }
 
@@ -633,14 +748,20 @@ static bool one(struct translation *t)
 	if (is_jcc(&t->s->d.insn))
 		return jcc(t);
 	switch (t->s->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_PUSH: return push(t);
+	case ZYDIS_MNEMONIC_POP: return pop(t);
+	case ZYDIS_MNEMONIC_LEA: return lea(t);
+	case ZYDIS_MNEMONIC_CALL:
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_RET:
+	case ZYDIS_MNEMONIC_LEAVE: translate_free(t, SCRATCH_ALL); break;
+	default: return translate_copy(t);
+	}
+	switch (t->s->insn.mnemonic) {
 	case ZYDIS_MNEMONIC_CALL: return jump(t, true);
 	case ZYDIS_MNEMONIC_JMP: return jump(t, false);
 	case ZYDIS_MNEMONIC_RET: return ret(t);
-	case ZYDIS_MNEMONIC_PUSH: return push(t);
-	case ZYDIS_MNEMONIC_POP: return pop(t);
-	case ZYDIS_MNEMONIC_LEAVE: return leave(t);
-	case ZYDIS_MNEMONIC_LEA: return lea(t);
-	default: return translate_copy(t);
+	default: return leave(t);
 	}
 }
 
@@ -651,15 +772,22 @@ static void instruction(struct translation *t, struct step *s)
 	uint8_t *start = t->e.at;
 	unsigned n_cold = t->n_cold;
 	uint32_t established = t->established;
+	struct scratch scratch[3];
 
 	t->s = s;
+	memcpy(scratch, t->scratch, sizeof(scratch));
 	jit->origins[jit->n_origins++] =
 		(struct soft_jit_origin){ start - jit->writable, s->offset };
-	if (one(t))
+	if (one(t)) {
+		if (!t->fast)
+			translate_free(t, SCRATCH_ALL);
 		return;
+	}
 	t->e.at = start;
 	t->n_cold = n_cold;
 	t->established = established;
+	memcpy(t->scratch, scratch, sizeof(scratch));
+	translate_free(t, SCRATCH_ALL);
 	t->ended = true;
 	to_interpreter(t);
 }
@@ -702,6 +830,7 @@ static void go_on(struct translation *t, unsigned offset)
 {
 	if (t->ended)
 		return;
+	translate_free(t, SCRATCH_ALL);
 	if (offset < SOFT_PAGE)
 		link_within(t, emit_jmp_open(&t->e), offset);
 	else
@@ -750,7 +879,13 @@ void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsi
 	struct soft_jit *jit = cpu->jit;
 	struct step steps[MAX_BLOCK];
 	struct cold cold[MAX_COLD];
-	struct translation t = { .cpu = cpu, .jit = jit, .page = page, .cold = cold };
+	struct translation t = {
+		.cpu = cpu,
+		.jit = jit,
+		.page = page,
+		.cold = cold,
+		.scratch = { { NO_REG }, { NO_REG }, { NO_REG } },
+	};
 	unsigned n, next;
 
 	t.e.at = jit->writable + jit->used;
@@ -777,7 +912,13 @@ uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, 
 	uint8_t bytes[SOFT_MAX_INSN];
 	struct cold cold[MAX_COLD];
 	struct step s = { .offset = offset };
-	struct translation t = { .cpu = cpu, .jit = jit, .page = page, .cold = cold };
+	struct translation t = {
+		.cpu = cpu,
+		.jit = jit,
+		.page = page,
+		.cold = cold,
+		.scratch = { { NO_REG }, { NO_REG }, { NO_REG } },
+	};
 	uint32_t start = jit->used;
 
 	memcpy(bytes, page->host + offset, n);

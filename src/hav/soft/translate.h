@@ -42,6 +42,18 @@ struct group {
 	int slot; /* of cpu->jit_ranges, or -1: not worth it */
 };
 
+/*
+ * The translator's registers, a bit each: while it needs them for nothing else they hold guest
+ * registers that live in memory. In the fast variant from instruction to instruction, and what was
+ * changed is stored only before the block may be left.
+ */
+enum { SCRATCH_COUNT = 1, SCRATCH_PLACE = 2, SCRATCH_LINEAR = 4, SCRATCH_ALL = 7 };
+struct scratch {
+	uint8_t guest; /* NO_REG: free */
+	bool dirty;
+	unsigned used; /* when last */
+};
+
 struct translation {
 	struct soft_vcpu *cpu;
 	struct soft_jit *jit;
@@ -51,6 +63,8 @@ struct translation {
 	bool ended;
 	bool fast;            /* this is the variant in which groups share look-ups */
 	uint32_t established; /* groups whose look-up has been done, a bit each */
+	struct scratch scratch[3];
+	unsigned pinned, clock; /* scratch registers that the instruction needs */
 	struct group groups[MAX_GROUPS];
 	unsigned n_groups, n_cold;
 	struct cold *cold;
@@ -67,6 +81,16 @@ void translate_from_page(struct translation *t, int32_t distance);
  */
 bool translate_operand(struct translation *t, unsigned size, bool write,
 		       const struct emit_mem *linear, struct emit_mem *m);
+
+/*
+ * A host register for a guest's that lives in memory, one of these; with its value, if load. -1:
+ * none is left. One that is written must be said to be.
+ */
+int translate_scratch(struct translation *t, unsigned guest, unsigned among, bool load);
+void translate_written(struct translation *t, unsigned guest);
+/* Stores what was changed; and frees some. */
+void translate_save(struct translation *t);
+void translate_free(struct translation *t, unsigned which);
 
 /* An instruction with other registers; false when it cannot be: copy.c. */
 bool translate_copy(struct translation *t);
