@@ -330,6 +330,16 @@ struct soft_stub_frame {
 
 struct soft_vcpu {
 	struct hav_vcpu vcpu;
+
+	/* What translated code reaches most, close to its RSP; then the translator's other things.
+	 */
+	_Atomic unsigned attention;
+	uint64_t page_base;                    /* linear, of the page translated code runs in */
+	uintptr_t jit_ranges[SOFT_JIT_RANGES]; /* what leads from linear addresses to the host's */
+	struct soft_jit *jit;                  /* NULL: interpret all */
+	uint64_t host_rsp, jit_target, jit_saved, jit_site;
+	uint8_t jit_of, jit_flags; /* OF, and the others as LAHF has them */
+
 	struct soft_vm *vm;
 	uint32_t id;
 
@@ -352,7 +362,6 @@ struct soft_vcpu {
 	uint8_t tlb_now;       /* which TLB data accesses use */
 	bool flat[N_SEGMENTS]; /* no limit, readable and writable */
 
-	_Atomic unsigned attention;
 	_Atomic bool in_guest;
 
 	struct soft_fault fault;
@@ -385,13 +394,6 @@ struct soft_vcpu {
 	struct soft_insn *insns;
 	uint32_t n_code_pages, n_insns;
 	struct soft_stubs stubs;
-
-	/* The translator's: jit.c. */
-	struct soft_jit *jit; /* NULL: interpret all */
-	uint64_t page_base;   /* linear, of the page translated code runs in */
-	uint64_t host_rsp, jit_target, jit_saved, jit_site;
-	uintptr_t jit_ranges[SOFT_JIT_RANGES]; /* what leads from linear addresses to the host's */
-	uint8_t jit_of, jit_flags;             /* OF, and the others as LAHF has them */
 
 	struct soft_large large;
 	struct soft_tlb tlb[N_TLBS];
