@@ -38,23 +38,46 @@
 
 /* --- The backend and the VM ---- */
 
+/* The i-th accelerator to try, or NULL: those that were named, or all there are. */
+static const char *accel_name(const struct description *desc, unsigned i)
+{
+	if (!desc->accel.n)
+		return hav_backend_at(i);
+	return i < desc->accel.n ? desc->accel.names[i] : NULL;
+}
+
+/* Does it run stock guests at full speed? */
+static bool is_fast(struct hav *hav, struct error **why)
+{
+	struct hav_speed speed;
+
+	if (hav_calibrate(hav, &speed, why) < 0)
+		return false;
+	if (!speed.full_speed)
+		error_set(why, "%s is too slow here: a loop in kernel mode takes %.0f ns",
+			  hav_backend_name(hav), speed.loop_ns);
+	return speed.full_speed;
+}
+
+/* The first that opens and is fast; the last one need not be. */
 static int open_backend(struct machine *machine, const struct description *desc, struct error **err)
 {
-	struct error *first = NULL;
+	const char *name;
 
-	if (!desc->accel.n)
-		return hav_open(&machine->hav, NULL, err);
-	for (unsigned i = 0; i < desc->accel.n; i++) {
-		bool last = i + 1 == desc->accel.n;
+	for (unsigned i = 0; (name = accel_name(desc, i)); i++) {
+		bool last = !accel_name(desc, i + 1);
+		struct error *why = NULL;
 
-		if (hav_open(&machine->hav, desc->accel.names[i], last ? err : &first) == 0) {
-			error_free(first);
-			return 0;
+		if (hav_open(&machine->hav, name, last ? err : &why) == 0) {
+			if (last || is_fast(machine->hav, &why))
+				return 0;
+			hav_close(machine->hav);
+			machine->hav = NULL;
 		}
-		if (first)
-			log_warn("%s", error_message(first));
-		error_free(first);
-		first = NULL;
+		if (why)
+			log_info("%s; going on with %s", error_message(why),
+				 accel_name(desc, i + 1));
+		error_free(why);
 	}
 	return -1;
 }

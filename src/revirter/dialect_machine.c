@@ -133,11 +133,25 @@ static void set_irqchip(struct desc_machine *machine, const struct props *props)
 						       : HAV_IRQCHIP_NONE;
 }
 
+/* "A:B:...": those that exist, in that order; QEMU too goes on to the next where one is missing. */
+static int split_accels(struct dialect *d, const char *list, struct error **err)
+{
+	char *copy AUTO_FREE = xstrdup(list), *rest = copy, *name;
+
+	while ((name = strsep(&rest, ":"))) {
+		if (find_accel(name) && add_accel(d, find_accel(name), err) < 0)
+			return -1;
+	}
+	if (d->n_accels)
+		return 0;
+	no_such_accel(list, err);
+	return -1;
+}
+
 int option_accel(struct dialect *d, const char *argument, struct error **err)
 {
 	const struct prop *const tables[] = { accel_props, NULL };
 	struct item_source source ITEM_AUTO;
-	const char *name;
 	struct props *props;
 
 	if (item_split(argument, "accel", false, &source, err) < 0)
@@ -147,8 +161,7 @@ int option_accel(struct dialect *d, const char *argument, struct error **err)
 		d->done = true;
 		return 0;
 	}
-	name = find_accel(source.kind);
-	if (!name) {
+	if (!strchr(source.kind, ':') && !find_accel(source.kind)) {
 		no_such_accel(source.kind, err);
 		return -1;
 	}
@@ -159,7 +172,7 @@ int option_accel(struct dialect *d, const char *argument, struct error **err)
 	d->desc->accel.plain |= props_bool(props, "x-plain");
 	d->desc->accel.interpret |= !props_bool(props, "jit");
 	props_free(props);
-	return add_accel(d, name, err);
+	return split_accels(d, source.kind, err);
 }
 
 int option_enable_kvm(struct dialect *d, const char *argument, struct error **err)
@@ -178,21 +191,6 @@ int option_no_hpet(struct dialect *d, const char *argument, struct error **err)
 {
 	collect(&d->machine, "hpet=off", "type");
 	return 0;
-}
-
-/* "A:B:...": those that exist, in that order; QEMU too goes on to the next where one is missing. */
-static int split_accels(struct dialect *d, const char *list, struct error **err)
-{
-	char *copy AUTO_FREE = xstrdup(list), *rest = copy, *name;
-
-	while ((name = strsep(&rest, ":"))) {
-		if (find_accel(name) && add_accel(d, find_accel(name), err) < 0)
-			return -1;
-	}
-	if (d->n_accels)
-		return 0;
-	no_such_accel(list, err);
-	return -1;
 }
 
 static int finish_accel(struct dialect *d, const struct props *machine, struct error **err)
