@@ -8,7 +8,7 @@ bats_require_minimum_version 1.5.0
 build=$(realpath -m "${BUILD:-$BATS_TEST_DIRNAME/../../build}")
 revirter=$build/revirter
 guest=$build/tests/guest/ports
-common=(-nodefaults -display none -m 64)
+common=(-accel soft -nodefaults -display none -m 64)
 
 # A folder of its own, and a mark by which what is started there can be told, wherever it went.
 setup() {

@@ -1,11 +1,12 @@
 #!/usr/bin/env bats
-# QMP, the human monitor and the terminal, on machines that run a tiny guest, as any KVM can; QEMU, on TCG, is asked
+# QMP, the human monitor and the terminal, on machines that run a tiny guest, on the software backend; QEMU, on TCG, is asked
 # what the answers should be. tests/integration/qmp.bats has the rest, with Linux.
 # timeout: 600
 
 bats_require_minimum_version 1.5.0
 load ../integration/linux
 load ../guest/qmp
+vmm=${GUEST_VMM:-$build/revirter -accel soft}
 qemu=(qemu-system-x86_64 -accel tcg)
 
 setup() {
