@@ -2,7 +2,7 @@
 # Interrupt controllers and timers that are not the kernel's, on a real KVM: all of them
 # (kernel-irqchip=off), or all but the local APICs (split).
 # prepare: tests/integration/linux-kit
-# timeout: 900
+# timeout: 600
 # testbed: --memory 3G
 
 bats_require_minimum_version 1.5.0

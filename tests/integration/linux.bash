@@ -38,12 +38,12 @@ linux_command() {
 
 linux() {
 	linux_command "$@"
-	run --separate-stderr timeout -k 5 "${GUEST_SECONDS:-300}" "${command[@]}" </dev/null
+	run --separate-stderr timeout -k 5 "${GUEST_SECONDS:-150}" "${command[@]}" </dev/null
 }
 
 linux_start() {
 	linux_command "$@"
-	timeout -k 5 "${GUEST_SECONDS:-300}" "${command[@]}" </dev/null >"$dir/console" 2>"$dir/err" 3>&- &
+	timeout -k 5 "${GUEST_SECONDS:-150}" "${command[@]}" </dev/null >"$dir/console" 2>"$dir/err" 3>&- &
 	vm=$!
 }
 

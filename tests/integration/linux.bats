@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # A real Linux as guest: it boots by each way in, finds its devices working, and leaves by each way out.
 # prepare: tests/integration/linux-kit
-# timeout: 900
+# timeout: 600
 # testbed: --memory 3G
 
 bats_require_minimum_version 1.5.0
