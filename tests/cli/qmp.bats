@@ -135,7 +135,8 @@ conversation() {
 
 @test "query-kvm where it is KVM that runs the guest" {
 	[ -w /dev/kvm ] || skip "no KVM here"
-	tiny -accel kvm
+	vmm="$build/revirter -accel kvm"
+	tiny
 	running
 	run qmp query-kvm -- quit
 	said '{"enabled": true, "present": true}'
