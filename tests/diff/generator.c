@@ -35,6 +35,12 @@ static bool decode(const uint8_t *bytes, struct candidate *k)
 	return true;
 }
 
+static bool is_string(const ZydisDecodedInstruction *insn)
+{
+	return insn->meta.category == ZYDIS_CATEGORY_STRINGOP ||
+	       insn->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+}
+
 /* Registers that it changes, and those of them that stay close to what they were. */
 static void note_writes(struct gen *g, const struct candidate *k)
 {
@@ -44,6 +50,11 @@ static void note_writes(struct gen *g, const struct candidate *k)
 		const ZydisDecodedOperand *op = &k->ops[i];
 		int reg;
 
+		if (is_string(&k->insn) && op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			writes |= BIT(gen_register(op->mem.base));
+			near |= BIT(gen_register(op->mem.base));
+			continue;
+		}
 		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
 		    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
 			continue;

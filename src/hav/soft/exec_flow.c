@@ -68,7 +68,7 @@ static enum soft_result call(struct soft_vcpu *cpu, const struct soft_insn *insn
 {
 	struct soft_stack stack;
 	enum soft_result r;
-	uint64_t rip;
+	uint64_t rip, back;
 
 	if (unlikely(insn->far_branch))
 		return far(cpu, insn, true);
@@ -76,9 +76,13 @@ static enum soft_result call(struct soft_vcpu *cpu, const struct soft_insn *insn
 	if (r)
 		return r;
 	soft_stack_here(cpu, &stack);
-	r = soft_stack_push(cpu, &stack, cpu->next_rip, insn->opsize);
-	if (!r)
-		r = go(cpu, rip);
+	back = cpu->next_rip;
+	/* What is wrong with the stack comes first, but nothing is written there. */
+	if (unlikely(go(cpu, rip))) {
+		r = soft_stack_probe(cpu, &stack, insn->opsize);
+		return r ? r : soft_raise_error(cpu, EXC_GP, 0);
+	}
+	r = soft_stack_push(cpu, &stack, back, insn->opsize);
 	if (!r)
 		soft_stack_commit(cpu, &stack);
 	return r;

@@ -212,9 +212,9 @@ static uint64_t cmps_element(struct soft_vcpu *cpu, const struct soft_insn *insn
 {
 	uint64_t a = 0, b = 0;
 
-	*r = soft_load(cpu, insn->segment, index_of(cpu, insn, RSI), &a, insn->memory_size);
+	*r = soft_load(cpu, ES, index_of(cpu, insn, RDI), &b, insn->memory_size);
 	if (!*r)
-		*r = soft_load(cpu, ES, index_of(cpu, insn, RDI), &b, insn->memory_size);
+		*r = soft_load(cpu, insn->segment, index_of(cpu, insn, RSI), &a, insn->memory_size);
 	if (*r)
 		return 0;
 	compare(cpu, a, b, insn->memory_size);
@@ -322,10 +322,8 @@ static uint64_t ins_element(struct soft_vcpu *cpu, const struct soft_insn *insn,
 	uint64_t value = 0, offset = index_of(cpu, insn, RDI), linear;
 	unsigned size = insn->memory_size;
 
-	*r = check_port(cpu, port, size);
 	/* A device must not be asked for what cannot be stored. */
-	if (!*r)
-		*r = soft_linear(cpu, ES, offset, size, ACCESS_WRITE, &linear);
+	*r = soft_linear(cpu, ES, offset, size, ACCESS_WRITE, &linear);
 	if (!*r)
 		*r = soft_probe(cpu, linear, size, ACCESS_WRITE, cpu->tlb_now);
 	if (!*r)
@@ -346,9 +344,7 @@ static uint64_t outs_element(struct soft_vcpu *cpu, const struct soft_insn *insn
 	unsigned size = insn->memory_size;
 	uint64_t value = 0;
 
-	*r = check_port(cpu, port, size);
-	if (!*r)
-		*r = soft_load(cpu, insn->segment, index_of(cpu, insn, RSI), &value, size);
+	*r = soft_load(cpu, insn->segment, index_of(cpu, insn, RSI), &value, size);
 	if (!*r)
 		*r = soft_device(cpu, true, true, port, &value, size);
 	if (*r)
@@ -358,13 +354,22 @@ static uint64_t outs_element(struct soft_vcpu *cpu, const struct soft_insn *insn
 	return 1;
 }
 
+/* Without the right to, not even nothing may be exchanged. */
+static enum soft_result repeat_port(struct soft_vcpu *cpu, const struct soft_insn *insn,
+				    element_fn *element)
+{
+	enum soft_result r = check_port(cpu, cpu->frame.gpr[RDX], insn->memory_size);
+
+	return r ? r : repeat(cpu, insn, element, false);
+}
+
 static enum soft_result ins(struct soft_vcpu *cpu, const struct soft_insn *insn)
 {
-	return repeat(cpu, insn, ins_element, false);
+	return repeat_port(cpu, insn, ins_element);
 }
 static enum soft_result outs(struct soft_vcpu *cpu, const struct soft_insn *insn)
 {
-	return repeat(cpu, insn, outs_element, false);
+	return repeat_port(cpu, insn, outs_element);
 }
 
 static const struct soft_table table[] = {

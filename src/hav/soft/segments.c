@@ -255,6 +255,15 @@ enum soft_result soft_stack_push(struct soft_vcpu *cpu, struct soft_stack *stack
 	return r;
 }
 
+enum soft_result soft_stack_probe(struct soft_vcpu *cpu, const struct soft_stack *stack,
+				  unsigned size)
+{
+	uint64_t sp = (stack->sp - size) & stack->mask, linear;
+	enum soft_result r = stack_linear(cpu, stack, sp, size, ACCESS_WRITE, &linear);
+
+	return r ? r : soft_probe(cpu, linear, size, ACCESS_WRITE, stack->tlb);
+}
+
 enum soft_result soft_stack_pop(struct soft_vcpu *cpu, struct soft_stack *stack, uint64_t *value,
 				unsigned size)
 {

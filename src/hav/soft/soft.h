@@ -246,9 +246,10 @@ enum {
 	INSN_FPU = 1 << 5, /* uses x87, MMX or SSE registers */
 	INSN_X87 = 1 << 6,
 	INSN_X87_CONTROL = 1 << 7, /* does not set the last instruction's pointers */
-	INSN_MMX = 1 << 8,
+	INSN_MMX = 1 << 8,         /* names MMX registers */
 	INSN_SSE = 1 << 9,
 	INSN_SETS_FLAGS = 1 << 10,
+	INSN_ALIGNED = 1 << 11, /* its 16 bytes must be */
 };
 
 struct soft_insn {
@@ -534,6 +535,14 @@ static inline enum soft_result soft_linear(struct soft_vcpu *cpu, unsigned segme
 	return soft_linear_slow(cpu, segment, offset, size, access, linear);
 }
 
+/* To 16 bytes: what must be is #GP before anything else. */
+static inline bool soft_is_aligned(const struct soft_vcpu *cpu, unsigned segment, uint64_t offset)
+{
+	if (cpu->mode != 64 || segment >= FS)
+		offset += cpu->seg[segment].base;
+	return !(offset & 15);
+}
+
 /* Guest memory through a segment, at this CPL. */
 static inline enum soft_result soft_load(struct soft_vcpu *cpu, unsigned segment, uint64_t offset,
 					 void *data, unsigned size)
@@ -680,6 +689,9 @@ struct soft_stack {
 void soft_stack_here(struct soft_vcpu *cpu, struct soft_stack *stack);
 enum soft_result soft_stack_push(struct soft_vcpu *cpu, struct soft_stack *stack, uint64_t value,
 				 unsigned size);
+/* May as much be pushed? Faults as that would. */
+enum soft_result soft_stack_probe(struct soft_vcpu *cpu, const struct soft_stack *stack,
+				  unsigned size);
 enum soft_result soft_stack_pop(struct soft_vcpu *cpu, struct soft_stack *stack, uint64_t *value,
 				unsigned size);
 /* The stack of an inner privilege level, or of an interrupt's IST entry, from the TSS. */
@@ -768,6 +780,8 @@ static inline void soft_fpu_take(struct soft_vcpu *cpu)
 	cpu->fpu_live = true;
 }
 void soft_fpu_save(struct soft_vcpu *cpu);
+/* Has the x87 an exception to report that is not masked? */
+bool soft_x87_pending(struct soft_vcpu *cpu);
 static inline void soft_fpu_release(struct soft_vcpu *cpu)
 {
 	if (cpu->fpu_live)
