@@ -95,7 +95,7 @@ static unsigned fpu_flags(const ZydisDecodedInstruction *insn)
 		case ZYDIS_MNEMONIC_FWAIT: return INSN_FPU | INSN_X87 | INSN_X87_CONTROL;
 		default: return INSN_FPU | INSN_X87;
 		}
-	case ZYDIS_ISA_EXT_MMX: return INSN_FPU | INSN_MMX;
+	case ZYDIS_ISA_EXT_MMX: return INSN_FPU;
 	case ZYDIS_ISA_EXT_SSE4:
 		if (insn->mnemonic == ZYDIS_MNEMONIC_CRC32 ||
 		    insn->mnemonic == ZYDIS_MNEMONIC_POPCNT)
@@ -117,8 +117,9 @@ static unsigned fpu_flags(const ZydisDecodedInstruction *insn)
 	case ZYDIS_ISA_EXT_AES:
 	case ZYDIS_ISA_EXT_PCLMULQDQ:
 	case ZYDIS_ISA_EXT_SHA:
-	case ZYDIS_ISA_EXT_SSE3:
 	case ZYDIS_ISA_EXT_SSSE3: return INSN_FPU | INSN_SSE;
+	case ZYDIS_ISA_EXT_SSE3:
+		return INSN_FPU | (insn->mnemonic == ZYDIS_MNEMONIC_FISTTP ? INSN_X87 : INSN_SSE);
 	default: return 0;
 	}
 }
@@ -141,6 +142,29 @@ uint8_t soft_gpr_of(ZydisRegister reg)
 		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
 }
 
+/* Of those with 16 bytes in memory; or it is up to the processor, as with SHA (Intel's need it). */
+static bool may_be_unaligned(unsigned mnemonic)
+{
+	switch (mnemonic) {
+	case ZYDIS_MNEMONIC_SHA1MSG1:
+	case ZYDIS_MNEMONIC_SHA1MSG2:
+	case ZYDIS_MNEMONIC_SHA1NEXTE:
+	case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1:
+	case ZYDIS_MNEMONIC_SHA256MSG2:
+	case ZYDIS_MNEMONIC_SHA256RNDS2:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM: return true;
+	default: return false;
+	}
+}
+
 static void take_memory(struct soft_insn *insn, const ZydisDecodedOperand *op)
 {
 	insn->base = soft_gpr_of(op->mem.base);
@@ -157,9 +181,11 @@ static void take_memory(struct soft_insn *insn, const ZydisDecodedOperand *op)
 	/* What is only written sometimes keeps its old value otherwise. */
 	if (op->actions & ZYDIS_OPERAND_ACTION_CONDWRITE)
 		insn->flags |= INSN_READS;
+	if (insn->memory_size == 16 && !may_be_unaligned(insn->mnemonic))
+		insn->flags |= INSN_ALIGNED;
 }
 
-static void take_register(struct soft_operand *to, ZydisRegister reg)
+static void take_register(struct soft_insn *insn, struct soft_operand *to, ZydisRegister reg)
 {
 	switch (ZydisRegisterGetClass(reg)) {
 	case ZYDIS_REGCLASS_GPR8:
@@ -185,6 +211,7 @@ static void take_register(struct soft_operand *to, ZydisRegister reg)
 		to->kind = OPERAND_DEBUG;
 		to->reg = ZydisRegisterGetId(reg);
 		break;
+	case ZYDIS_REGCLASS_MMX: insn->flags |= INSN_MMX; /* fall through */
 	default: to->kind = OPERAND_OTHER; to->reg = ZydisRegisterGetId(reg);
 	}
 }
@@ -195,7 +222,7 @@ static void take_operand(struct soft_insn *insn, const ZydisDecodedOperand *op)
 
 	to->size = op->size / 8;
 	switch (op->type) {
-	case ZYDIS_OPERAND_TYPE_REGISTER: take_register(to, op->reg.value); break;
+	case ZYDIS_OPERAND_TYPE_REGISTER: take_register(insn, to, op->reg.value); break;
 	case ZYDIS_OPERAND_TYPE_MEMORY:
 		to->kind = OPERAND_MEMORY;
 		take_memory(insn, op);
@@ -218,6 +245,12 @@ static void take_operand(struct soft_insn *insn, const ZydisDecodedOperand *op)
 	}
 }
 
+/* The segment of a hidden operand is always ES where RDI names it, but here. */
+static bool is_masked_store(unsigned mnemonic)
+{
+	return mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU;
+}
+
 /* Segment and address of the operand that string instructions and XLAT name by a register. */
 static void take_hidden_memory(struct soft_insn *insn, const struct soft_decoded *d)
 {
@@ -227,11 +260,19 @@ static void take_hidden_memory(struct soft_insn *insn, const struct soft_decoded
 		if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
 			continue;
 		insn->hidden_memory = true;
-		if (soft_gpr_of(op->mem.base) == RSI || insn->mnemonic == ZYDIS_MNEMONIC_XLAT)
+		if (soft_gpr_of(op->mem.base) == RSI || insn->mnemonic == ZYDIS_MNEMONIC_XLAT ||
+		    is_masked_store(insn->mnemonic))
 			insn->segment = ZydisRegisterGetId(op->mem.segment);
 		if (!insn->memory_size)
 			insn->memory_size = op->size / 8;
 	}
+}
+
+/* 0F 0D: on others it is a NOP. */
+static bool is_prefetch_of_register(const ZydisDecodedInstruction *insn)
+{
+	return insn->opcode_map == ZYDIS_OPCODE_MAP_0F && insn->opcode == 0x0d &&
+	       insn->raw.modrm.mod == 3;
 }
 
 static soft_fn *function_of(const struct soft_insn *insn)
@@ -245,7 +286,7 @@ static soft_fn *function_of(const struct soft_insn *insn)
 	return fn;
 }
 
-static void take(const struct soft_decoded *d, struct soft_insn *insn)
+static void take(const struct soft_vcpu *cpu, const struct soft_decoded *d, struct soft_insn *insn)
 {
 	insn->mnemonic = d->insn.mnemonic;
 	insn->opsize = d->insn.operand_width / 8;
@@ -263,7 +304,7 @@ static void take(const struct soft_decoded *d, struct soft_insn *insn)
 	for (unsigned i = 0; i < d->insn.operand_count_visible && i < ARRAY_SIZE(insn->op); i++)
 		take_operand(insn, &d->ops[i]);
 	take_hidden_memory(insn, d);
-	if (!offered(&d->insn)) {
+	if (!offered(&d->insn) || (is_prefetch_of_register(&d->insn) && soft_is_amd(cpu))) {
 		insn->fn = soft_exec_undefined;
 		return;
 	}
@@ -275,6 +316,68 @@ static void take(const struct soft_decoded *d, struct soft_insn *insn)
 bool soft_is_native(const struct soft_insn *insn)
 {
 	return insn->fn == soft_exec_unstubbed;
+}
+
+/* --- What Zydis 4.0 takes for something else ---- */
+
+/* The last of the prefixes F2 and F3, 0 when there is none. */
+static uint8_t repeat_prefix(const ZydisDecodedInstruction *insn)
+{
+	uint8_t last = 0;
+
+	for (unsigned i = 0; i < insn->raw.prefix_count; i++)
+		if (insn->raw.prefixes[i].value == 0xf2 || insn->raw.prefixes[i].value == 0xf3)
+			last = insn->raw.prefixes[i].value;
+	return last;
+}
+
+/* Processors take F2 LOOPE for LOOPNE, and F3 LOOPNE for LOOPE. */
+static bool is_other_loop(const ZydisDecodedInstruction *insn)
+{
+	uint8_t repeat = repeat_prefix(insn);
+
+	return (insn->mnemonic == ZYDIS_MNEMONIC_LOOPE && repeat == 0xf2) ||
+	       (insn->mnemonic == ZYDIS_MNEMONIC_LOOPNE && repeat == 0xf3);
+}
+
+/* Bytes that say to Zydis what these mean, as many of them; false when it is right. */
+static bool reword(const ZydisDecodedInstruction *insn, uint8_t *bytes)
+{
+	if (is_other_loop(insn)) {
+		bytes[insn->length - 2] ^= 0xe0 ^ 0xe1;
+		return true;
+	}
+	/* With REX.B it is XCHG with R8: DS for REP. */
+	if (insn->mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->raw.rex.B) {
+		for (unsigned i = 0; i < insn->raw.prefix_count; i++)
+			if (bytes[i] == 0xf3)
+				bytes[i] = 0x3e;
+		return true;
+	}
+	return false;
+}
+
+/* REX.B is taken for a base where a SIB byte says that there is none (APM vol. 3 §1.4.2). */
+static void correct_sib(struct soft_decoded *d)
+{
+	if (!(d->insn.attributes & ZYDIS_ATTRIB_HAS_SIB) || d->insn.raw.modrm.mod != 0 ||
+	    d->insn.raw.sib.base != 5)
+		return;
+	for (unsigned i = 0; i < d->insn.operand_count_visible; i++)
+		if (d->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+			d->ops[i].mem.base = ZYDIS_REGISTER_NONE;
+			d->ops[i].mem.disp.value = d->insn.raw.disp.value;
+		}
+}
+
+static void correct(const ZydisDecoder *decoder, const uint8_t *bytes, struct soft_decoded *d)
+{
+	uint8_t other[SOFT_MAX_INSN];
+
+	memcpy(other, bytes, d->insn.length);
+	if (reword(&d->insn, other))
+		ZydisDecoderDecodeFull(decoder, other, d->insn.length, &d->insn, d->ops);
+	correct_sib(d);
 }
 
 /* What is no instruction becomes one that is #UD. */
@@ -290,8 +393,9 @@ static ZyanStatus decode(struct soft_vcpu *cpu, const uint8_t *bytes, unsigned n
 	ZydisDecoderInit(&decoder, modes[cpu->mode / 16].machine, modes[cpu->mode / 16].stack);
 	status = ZydisDecoderDecodeFull(&decoder, bytes, n, &d->insn, d->ops);
 	if (ZYAN_SUCCESS(status)) {
+		correct(&decoder, bytes, d);
 		insn->length = d->insn.length;
-		take(d, insn);
+		take(cpu, d, insn);
 	}
 	return status;
 }

@@ -547,6 +547,12 @@ static const struct soft_table table[] = {
 	{ ZYDIS_MNEMONIC_NOP, nothing },  { ZYDIS_MNEMONIC_PAUSE, nothing },
 };
 
+static bool is_same_register(const struct soft_insn *insn)
+{
+	return insn->op[0].kind == OPERAND_GPR && insn->op[1].kind == OPERAND_GPR &&
+	       insn->op[0].reg == insn->op[1].reg;
+}
+
 soft_fn *soft_exec_data(const struct soft_insn *insn)
 {
 	switch (insn->mnemonic) {
@@ -559,6 +565,8 @@ soft_fn *soft_exec_data(const struct soft_insn *insn)
 		if (insn->op[0].kind >= OPERAND_CONTROL || insn->op[1].kind >= OPERAND_CONTROL)
 			return NULL;
 		return choose_mov(insn);
+	/* Encoded anew, 87 C0 would be 90, which leaves the upper half alone. */
+	case ZYDIS_MNEMONIC_XCHG: return is_same_register(insn) ? mov : NULL;
 	case ZYDIS_MNEMONIC_PUSH: return choose_push(insn);
 	case ZYDIS_MNEMONIC_POP: return choose_pop(insn);
 	default: return soft_find(table, ARRAY_SIZE(table), insn);
