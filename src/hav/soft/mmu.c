@@ -52,7 +52,8 @@ static void forget(struct soft_tlb *tlb, uint32_t place)
 	tlb->read[place] = tlb->write[place] = tlb->exec[place] = soft_tlb_no_tag(place);
 }
 
-/* Zeroes are no tags, but at place 0, and at the last, from where accesses may reach around to 0. */
+/* Zeroes are no tags, but at place 0, and at the last, from where accesses may reach around to 0.
+ */
 void soft_tlb_init(struct soft_vcpu *cpu)
 {
 	for (unsigned t = 0; t < N_TLBS; t++) {
@@ -397,6 +398,20 @@ struct pieces {
 	} at[2];
 };
 
+/* What is not aligned to is #AC (Intel SDM vol. 3 table 6-7). */
+static unsigned alignment(unsigned size)
+{
+	switch (size) {
+	case 10: return 8; /* a number of the x87 */
+	case 14:
+	case 94: return 2; /* its environment and state, as 16-bit code has them */
+	case 28:
+	case 108: return 4;
+	case 512: return 16;
+	default: return size & (size - 1) ? 1 : size;
+	}
+}
+
 static enum soft_result translate_pieces(struct soft_vcpu *cpu, uint64_t linear, unsigned size,
 					 unsigned access, unsigned tlb, struct pieces *p)
 {
@@ -404,7 +419,7 @@ static enum soft_result translate_pieces(struct soft_vcpu *cpu, uint64_t linear,
 	uint64_t second = linear + first;
 	enum soft_result r;
 
-	if (cpu->align && (linear & (size - 1)) && (size & (size - 1)) == 0 && tlb == TLB_USER)
+	if (cpu->align && (linear & (alignment(size) - 1)) && tlb == TLB_USER)
 		return soft_raise_error(cpu, EXC_AC, 0);
 	p->n = 1;
 	p->at[0].size = first;

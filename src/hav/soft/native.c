@@ -264,7 +264,7 @@ static void emit_pop(struct emitter *e, unsigned base, int disp)
 
 struct plan {
 	uint16_t used, written; /* guest registers, a bit each */
-	bool uses_rsp, high_byte;
+	bool high_byte;
 	unsigned context, memory, rsp; /* host registers */
 	bool loads_flags, stores_flags;
 };
@@ -314,7 +314,6 @@ static bool plan_registers(const struct soft_decoded *d, struct plan *p)
 		if (n == RSP && i >= d->insn.operand_count_visible)
 			return false;
 		p->high_byte |= reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
-		p->uses_rsp |= n == RSP;
 		p->used |= BIT(n);
 		if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			p->written |= BIT(n);
@@ -322,9 +321,9 @@ static bool plan_registers(const struct soft_decoded *d, struct plan *p)
 	taken |= p->used;
 	p->context = pick(&taken, high, ARRAY_SIZE(high));
 	p->memory = pick(&taken, low, ARRAY_SIZE(low));
-	p->rsp = pick(&taken, high, ARRAY_SIZE(high));
-	return p->context != NO_REG && p->memory != NO_REG && p->rsp != NO_REG &&
-	       !(p->high_byte && p->uses_rsp);
+	p->rsp = p->high_byte ? pick(&taken, low, ARRAY_SIZE(low))
+			      : pick(&taken, high, ARRAY_SIZE(high));
+	return p->context != NO_REG && p->memory != NO_REG && p->rsp != NO_REG;
 }
 
 static void plan_flags(const ZydisDecodedInstruction *insn, struct plan *p)
@@ -430,6 +429,11 @@ const void *soft_stub(struct soft_vcpu *cpu, const struct soft_decoded *d, struc
 #define FX_FDP     16
 #define HOST_MXCSR 0x1f80u
 
+/* Bits of FSW and FCW (Intel SDM vol. 1 §8.1.3). */
+#define X87_EXCEPTIONS 0x3f
+#define X87_PE         (1u << 5)
+#define X87_ES         (1u << 7)
+
 /* The host's x87 noted addresses of its own; the guest is to see its own. */
 void soft_fpu_save(struct soft_vcpu *cpu)
 {
@@ -516,6 +520,37 @@ static enum soft_result run_stub(struct soft_vcpu *cpu, const struct soft_insn *
 	return SOFT_DONE;
 }
 
+/* Does it wait for the x87's pending exceptions, and report them? */
+static bool waits(const struct soft_insn *insn)
+{
+	switch (insn->mnemonic) {
+	case ZYDIS_MNEMONIC_FNSTCW:
+	case ZYDIS_MNEMONIC_FNSTSW: return false;
+	default: return insn->flags & (INSN_X87 | INSN_MMX);
+	}
+}
+
+bool soft_x87_pending(struct soft_vcpu *cpu)
+{
+	uint16_t status;
+
+	soft_fpu_take(cpu);
+	__asm__ volatile("fnstsw %0" : "=m"(status));
+	return status & X87_ES;
+}
+
+/* Has an x87 store, which just raised an exception that is not masked, left memory alone? Then only
+ * an inexact result is stored all the same (Intel SDM vol. 1 §8.5). */
+static bool did_not_store(const struct soft_insn *insn)
+{
+	uint16_t control, status;
+
+	if ((insn->flags & (INSN_X87 | INSN_X87_CONTROL)) != INSN_X87)
+		return false;
+	__asm__ volatile("fnstcw %0\n\tfnstsw %1" : "=m"(control), "=m"(status));
+	return status & ~control & (X87_EXCEPTIONS & ~X87_PE);
+}
+
 /* With a copy of the operand, which is written back in the end; if that must wait, nothing has
  * happened. */
 static enum soft_result run_bounced(struct soft_vcpu *cpu, const struct soft_insn *insn,
@@ -528,7 +563,7 @@ static enum soft_result run_bounced(struct soft_vcpu *cpu, const struct soft_ins
 	soft_fpu_release(cpu);
 	before = cpu->frame;
 	r = run_stub(cpu, insn, span->host - offset);
-	if (!r)
+	if (!r && !did_not_store(insn))
 		r = soft_span_done(cpu, span);
 	if (r == SOFT_EXIT) {
 		soft_fpu_release(cpu);
@@ -543,17 +578,18 @@ static enum soft_result run_on_memory(struct soft_vcpu *cpu, const struct soft_i
 	unsigned access = (insn->flags & INSN_READS ? ACCESS_READ : 0) |
 			  (insn->flags & INSN_WRITES ? ACCESS_WRITE : 0);
 	int64_t offset = bit_offset(cpu, insn);
+	uint64_t linear, at = soft_address(insn, soft_offset(cpu, insn) + offset);
 	struct soft_span span;
 	enum soft_result r;
-	uint64_t linear;
 
-	r = soft_linear(cpu, insn->segment, soft_address(insn, soft_offset(cpu, insn) + offset),
-			insn->memory_size, access, &linear);
-	if (r)
-		return r;
-	r = soft_span(cpu, &span, linear, insn->memory_size, access);
-	if (r)
-		return r;
+	if ((insn->flags & INSN_ALIGNED) && !soft_is_aligned(cpu, insn->segment, at))
+		r = soft_raise_error(cpu, EXC_GP, 0);
+	else
+		r = soft_linear(cpu, insn->segment, at, insn->memory_size, access, &linear);
+	if (!r)
+		r = soft_span(cpu, &span, linear, insn->memory_size, access);
+	if (unlikely(r))
+		return waits(insn) && soft_x87_pending(cpu) ? soft_raise(cpu, EXC_MF) : r;
 	if (span.bounced)
 		return run_bounced(cpu, insn, &span, offset);
 	r = run_stub(cpu, insn, span.host - offset);
