@@ -62,9 +62,9 @@ struct soft_jit_origin {
 	uint16_t offset;
 };
 
-#define SOFT_JIT_SIZE    (32u << 20)
+#define SOFT_JIT_SIZE    (64u << 20)
 #define SOFT_JIT_PAGES   4096u
-#define SOFT_JIT_ORIGINS (1u << 20)
+#define SOFT_JIT_ORIGINS (1u << 21)
 #define SOFT_JIT_HASH    4096u
 #define SOFT_JIT_SPANS   4096u
 struct soft_jit {
