@@ -97,6 +97,19 @@ U(fldenv, INIT "fld1; fnstenv (%rbx); fld1; fldenv (%rbx); fnstsw %ax", .rax = 0
 U(fnclex, INIT "fld1; fldz; fdivrp; fnclex; fnstsw %ax", .rax = 0x3800);
 U(fip, INIT "leaq 1f(%rip), %rcx; 1: fld1; fnstenv (%rbx); movl 12(%rbx), %eax; subl %ecx, %eax");
 
+U(fip_again, INIT "leaq 1f(%rip), %rdx; movl $3, %ecx; 1: fld1; fnstenv (%rbx); loop 1b;"
+		  "movl 12(%rbx), %eax; subl %edx, %eax; xorl %edx, %edx");
+U(fdp, INIT "flds 0x100(%rbx); fnstenv (%rbx); movl 20(%rbx), %eax", .rax = 0x20100);
+U(fldenv_pointers,
+  INIT "fnstenv (%rbx); movl $0x1234, 12(%rbx); movl $0x5678, 20(%rbx); fldenv (%rbx);"
+       "fnsave (%rbx); movl 12(%rbx), %eax; addl 20(%rbx), %eax",
+  .rax = 0x1234 + 0x5678, .wrong_on = ANY_TCG);
+/* An invalid operand that is not masked is not stored, across pages neither. */
+U(fistp_nothing,
+  INIT "movw $0x37e, (%rbx); fldcw (%rbx); fld1; fldz; fdivrp; movl $0x20ffe, %ebx;"
+       "movl $0x11223344, (%rbx); fistpl (%rbx); fnclex; fninit; movl (%rbx), %eax",
+  .rax = 0x11223344, .wrong_on = ANY_TCG);
+
 /* --- MMX ---- */
 
 U(mmx_add,
@@ -109,6 +122,11 @@ U(mmx_tags,
 U(mmx_exponent,
   M "fninit; movq $-1, %rcx; movq %rcx, %mm0; fstpt (%rbx); movzwl 8(%rbx), %eax; emms",
   .rax = 0xffff, .wrong_on = ANY_TCG);
+U(maskmovq,
+  M "fninit; fld1; movl %ebx, %edi; movq $-1, (%rbx); movl $0x80, %ecx; movd %ecx, %mm1;"
+    "movl $0x12345678, %ecx; movd %ecx, %mm2; fninit; fld1; maskmovq %mm1, %mm2; fnstsw %ax;"
+    "andl $0x3800, %eax; orl (%rbx), %eax; emms",
+  .rax = 0xffffff78);
 U(mmx_top, M "fninit; fld1; pxor %mm0, %mm0; fnstsw %ax; andl $0x3800, %eax; emms");
 
 /* --- SSE to SSE4.2 ---- */
