@@ -93,6 +93,16 @@ symbol() {
 	ended 3
 }
 
+@test "interrupts that come during steps wait until nobody steps" {
+	tiny -append timer=1
+	await_guest
+	debug "break *$(address tick)" "continue" "delete" "set var \$before = *(int *)$(address ticks)" \
+		"stepi 300" "p *(int *)$(address ticks) - \$before" "break *$(address on_timer)" "continue" "delete" \
+		"set {int}$(address leave) = 1" "detach"
+	said "Breakpoint 1, " "= 0" "Breakpoint 2, " "detached]"
+	ended 3
+}
+
 @test "watchpoints tell who wrote, and who read" {
 	tiny -S
 	debug "watch *(int *)$(address watched)" "continue" "continue" "p *(int *)$(address watched)" "delete" \

@@ -176,7 +176,8 @@ static enum soft_result take_event(struct soft_vcpu *cpu, bool *none)
 		cpu->tpr_lowered = false;
 		return soft_exit(cpu, HAV_EXIT_TPR);
 	}
-	if (cpu->want_window && (cpu->rflags & RFLAGS_IF) && !shadow && !e->interrupt_pending)
+	if (cpu->want_window && (cpu->rflags & RFLAGS_IF) && !shadow && !e->interrupt_pending &&
+	    !(cpu->debug.enabled && cpu->debug.block_interrupts))
 		return soft_exit(cpu, HAV_EXIT_IRQ_WINDOW);
 	*none = true;
 	return SOFT_DONE;
