@@ -99,19 +99,23 @@ static void fit_to_vm(struct hav *hav, const struct hav_vm_config *vm, struct ha
 int cpu_build(struct hav *hav, const struct hav_vm_config *vm, const struct cpu_config *config,
 	      struct hav_cpuid *entries, size_t *n, struct error **err)
 {
+	struct cpu_config fitted = *config;
 	size_t kept = 0;
 
 	*n = CPU_MAX_LEAVES;
 	if (hav_cpuid_supported(hav, entries, n, err) < 0)
 		return -1;
 	fit_to_vm(hav, vm, entries, *n);
+	/* Without a paravirtual clock Linux needs to know that the TSC runs evenly. */
+	if (!cpuid_find(entries, *n, KVM_LEAF, 0))
+		fitted.migratable = false;
 	if (check_missing(config, entries, *n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < *n; i++) {
 		struct hav_cpuid *e = &entries[i];
 		uint32_t regs[4] = { e->eax, e->ebx, e->ecx, e->edx };
 
-		if (!cpu_config_apply(config, e->leaf, e->subleaf, regs))
+		if (!cpu_config_apply(&fitted, e->leaf, e->subleaf, regs))
 			continue;
 		entries[kept] = *e;
 		entries[kept].eax = regs[0];

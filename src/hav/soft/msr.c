@@ -9,6 +9,8 @@
 
 #include "base/log.h"
 
+#include <x86intrin.h>
+
 enum {
 	MSR_TSC = 0x10,
 	MSR_APIC_BASE = 0x1b,
@@ -159,6 +161,28 @@ bool soft_msr_write(struct soft_vcpu *cpu, uint32_t index, uint64_t value)
 	case MSR_AMD_LS_CFG:
 	case MSR_AMD_DE_CFG: return true;
 	default: return false;
+	}
+}
+
+/*
+ * The vCPUs of a VM are set one after the other, to the same number: less than a second from the
+ * last one's count, the last one's is meant, as guests compare them. TSC_ADJUST is only what the
+ * guest will read.
+ */
+void soft_msr_set(struct soft_vcpu *cpu, uint32_t index, uint64_t value)
+{
+	uint64_t second = cpu->vm->tsc_khz * UINT64_C(1000);
+	uint64_t offset = atomic_load(&cpu->vm->tsc_offset), other = value - __rdtsc();
+
+	switch (index) {
+	case MSR_TSC:
+		if (offset - other + second > 2 * second)
+			offset = other;
+		atomic_store(&cpu->vm->tsc_offset, offset);
+		cpu->tsc_offset = offset;
+		break;
+	case MSR_TSC_ADJUST: cpu->tsc_adjust = value; break;
+	default: soft_msr_write(cpu, index, value);
 	}
 }
 

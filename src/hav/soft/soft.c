@@ -84,6 +84,7 @@ static int soft_set_clock(struct hav_vm *hvm, uint64_t ns, struct error **err)
 		if (cpu)
 			cpu->tsc_offset += shift;
 	}
+	atomic_fetch_add(&vm->tsc_offset, shift);
 	return 0;
 }
 

@@ -142,7 +142,8 @@ struct soft_vm {
 	_Atomic unsigned n_vcpus;
 	atomic_flag code_lock; /* one vCPU at a time makes a page a code page */
 	uint64_t tsc_khz;
-	pthread_mutex_t split_lock; /* locked operations that the host cannot do in one piece */
+	_Atomic uint64_t tsc_offset; /* of the vCPU that was set last */
+	pthread_mutex_t split_lock;  /* locked operations that the host cannot do in one piece */
 };
 
 enum soft_access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
@@ -801,6 +802,8 @@ int soft_cpuid_supported(struct hav *hav, struct hav_cpuid *entries, size_t *n, 
 
 bool soft_msr_read(struct soft_vcpu *cpu, uint32_t index, uint64_t *value);
 bool soft_msr_write(struct soft_vcpu *cpu, uint32_t index, uint64_t value);
+/* The same by the caller of the library, not by the guest. */
+void soft_msr_set(struct soft_vcpu *cpu, uint32_t index, uint64_t value);
 void soft_msrs_get(struct soft_vcpu *cpu, struct hav_state *state);
 soft_fn soft_rdmsr, soft_wrmsr;
 void soft_fpu_reset(struct soft_vcpu *cpu);

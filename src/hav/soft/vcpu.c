@@ -579,7 +579,7 @@ int soft_set_state(struct hav_vcpu *vcpu, unsigned groups, const struct hav_stat
 		cpu->mp = state->mp;
 	for (unsigned i = 0; (groups & HAV_STATE_MSRS) && i < state->n_msrs && i < HAV_MAX_MSRS;
 	     i++)
-		soft_msr_write(cpu, state->msrs[i].index, state->msrs[i].value);
+		soft_msr_set(cpu, state->msrs[i].index, state->msrs[i].value);
 	soft_update_mode(cpu);
 	return 0;
 }
