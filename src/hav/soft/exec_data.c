@@ -525,6 +525,12 @@ static enum soft_result nothing(struct soft_vcpu *cpu, const struct soft_insn *i
 	return SOFT_DONE;
 }
 
+static enum soft_result pause_(struct soft_vcpu *cpu, const struct soft_insn *insn)
+{
+	soft_pause(cpu);
+	return SOFT_DONE;
+}
+
 static const struct soft_table table[] = {
 	{ ZYDIS_MNEMONIC_LEA, lea },      { ZYDIS_MNEMONIC_XLAT, xlat },
 	{ ZYDIS_MNEMONIC_PUSHA, pusha },  { ZYDIS_MNEMONIC_PUSHAD, pusha },
@@ -544,7 +550,7 @@ static const struct soft_table table[] = {
 	{ ZYDIS_MNEMONIC_BOUND, bound },  { ZYDIS_MNEMONIC_LDS, lds },
 	{ ZYDIS_MNEMONIC_LES, les },      { ZYDIS_MNEMONIC_LSS, lss },
 	{ ZYDIS_MNEMONIC_LFS, lfs },      { ZYDIS_MNEMONIC_LGS, lgs },
-	{ ZYDIS_MNEMONIC_NOP, nothing },  { ZYDIS_MNEMONIC_PAUSE, nothing },
+	{ ZYDIS_MNEMONIC_NOP, nothing },  { ZYDIS_MNEMONIC_PAUSE, pause_ },
 };
 
 static bool is_same_register(const struct soft_insn *insn)

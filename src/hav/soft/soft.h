@@ -140,6 +140,7 @@ struct soft_vm {
 	struct soft_slots *_Atomic slots;
 	struct soft_vcpu *_Atomic vcpus[64];
 	_Atomic unsigned n_vcpus;
+	unsigned n_host;       /* processors that may run them */
 	atomic_flag code_lock; /* one vCPU at a time makes a page a code page */
 	uint64_t tsc_khz;
 	_Atomic uint64_t tsc_offset; /* of the vCPU that was set last */
@@ -387,6 +388,7 @@ struct soft_vcpu {
 	struct hav_cpuid *cpuid;
 	size_t n_cpuid;
 
+	unsigned pauses; /* since the last one that let others run */
 	struct soft_insn spanning;
 	struct soft_code_page *page; /* the one rip is in, at linear page_linear */
 	uint64_t page_linear;
@@ -797,6 +799,8 @@ enum soft_result soft_device(struct soft_vcpu *cpu, bool io, bool write, uint64_
 enum soft_result soft_exit(struct soft_vcpu *cpu, enum hav_exit_reason reason);
 bool soft_is_amd(const struct soft_vcpu *cpu);
 uint64_t soft_tsc(const struct soft_vcpu *cpu);
+/* The guest has met a PAUSE: it waits for another vCPU, which may have to be let run. */
+void soft_pause(struct soft_vcpu *cpu);
 const struct hav_cpuid *soft_cpuid(const struct soft_vcpu *cpu, uint32_t leaf, uint32_t subleaf);
 int soft_cpuid_supported(struct hav *hav, struct hav_cpuid *entries, size_t *n, struct error **err);
 

@@ -85,6 +85,19 @@ enum soft_result soft_device(struct soft_vcpu *cpu, bool io, bool write, uint64_
 	return soft_exit(cpu, HAV_EXIT_MMIO);
 }
 
+/* As many as spinning is cheaper for than giving way is. */
+#define PAUSES 64
+
+/* #syscalls:vcpu sched_yield */
+void soft_pause(struct soft_vcpu *cpu)
+{
+	if (++cpu->pauses < PAUSES)
+		return;
+	cpu->pauses = 0;
+	if (atomic_load(&cpu->vm->n_vcpus) > cpu->vm->n_host)
+		sched_yield();
+}
+
 /* --- Between two instructions ---- */
 
 static enum soft_result exit_debug(struct soft_vcpu *cpu, unsigned exception, uint64_t dr6)

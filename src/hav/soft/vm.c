@@ -167,6 +167,7 @@ int soft_vm_create(struct hav *hav, const struct hav_vm_config *config, struct h
 		   struct error **err)
 {
 	struct soft_vm *vm;
+	cpu_set_t allowed;
 
 	if (config->irqchip != HAV_IRQCHIP_NONE) {
 		error_set(err, "the software backend has no interrupt controllers of its own: "
@@ -176,6 +177,7 @@ int soft_vm_create(struct hav *hav, const struct hav_vm_config *config, struct h
 	vm = xcalloc(1, sizeof(*vm));
 	vm->vm.ops = hav->ops;
 	vm->vm.config = *config;
+	vm->n_host = sched_getaffinity(0, sizeof(allowed), &allowed) ? 1 : CPU_COUNT(&allowed);
 	vm->tsc_khz = container_of(hav, struct soft_hav, hav)->tsc_khz;
 	pthread_mutex_init(&vm->lock, NULL);
 	pthread_mutex_init(&vm->split_lock, NULL);
