@@ -551,6 +551,12 @@ static bool did_not_store(const struct soft_insn *insn)
 	return status & ~control & (X87_EXCEPTIONS & ~X87_PE);
 }
 
+/* The address that the instruction itself moves on from; it may lie anywhere. */
+static void *before_operand(const struct soft_span *span, int64_t offset)
+{
+	return (void *)((uintptr_t)span->host - offset);
+}
+
 /* With a copy of the operand, which is written back in the end; if that must wait, nothing has
  * happened. */
 static enum soft_result run_bounced(struct soft_vcpu *cpu, const struct soft_insn *insn,
@@ -562,7 +568,7 @@ static enum soft_result run_bounced(struct soft_vcpu *cpu, const struct soft_ins
 
 	soft_fpu_release(cpu);
 	before = cpu->frame;
-	r = run_stub(cpu, insn, span->host - offset);
+	r = run_stub(cpu, insn, before_operand(span, offset));
 	if (!r && !did_not_store(insn))
 		r = soft_span_done(cpu, span);
 	if (r == SOFT_EXIT) {
@@ -592,7 +598,7 @@ static enum soft_result run_on_memory(struct soft_vcpu *cpu, const struct soft_i
 		return waits(insn) && soft_x87_pending(cpu) ? soft_raise(cpu, EXC_MF) : r;
 	if (span.bounced)
 		return run_bounced(cpu, insn, &span, offset);
-	r = run_stub(cpu, insn, span.host - offset);
+	r = run_stub(cpu, insn, before_operand(&span, offset));
 	if (!r)
 		r = soft_span_done(cpu, &span);
 	if (!r && (insn->flags & (INSN_X87 | INSN_X87_CONTROL)) == INSN_X87)
