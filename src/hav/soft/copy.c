@@ -235,13 +235,9 @@ static bool may_be_copied(const struct translation *t)
 	case ZYDIS_MNEMONIC_BTR:
 	case ZYDIS_MNEMONIC_BTS: /* with a register they reach beyond their operand */
 		return i->op[0].kind != OPERAND_MEMORY || i->op[1].kind == OPERAND_IMM;
-	/* These store the host's idea of where the last instruction was. */
-	case ZYDIS_MNEMONIC_FNSTENV:
-	case ZYDIS_MNEMONIC_FNSAVE: return false;
 	case ZYDIS_MNEMONIC_CLC:
 	case ZYDIS_MNEMONIC_STC:
-	case ZYDIS_MNEMONIC_CMC:
-	case ZYDIS_MNEMONIC_PAUSE: return true;
+	case ZYDIS_MNEMONIC_CMC: return true;
 	default: return soft_is_native(i);
 	}
 }
