@@ -2,18 +2,21 @@
  * The software backend: x86-64 guests on an x86-64 host, without hardware virtualization.
  *
  * Who is who:
- *	soft.c		the backend's table: open, CPUID, capabilities
+ *	soft.c		the backend's table: open, CPUID, capabilities, time
  *	vm.c		memory slots; which pages hold code
  *	vcpu.c		running, kicks, exits, state in and out
  *	mmu.c		page walks, the TLB, guest memory by linear address
  *	decode.c	bytes to struct soft_insn, kept by page
  *	native.c	instructions the host's processor can do as they are: a stub of host code
- *for each exec_*.c	the others: data and flow, strings, system, segments, floating point
- *events.c exceptions and interrupts, IRET
+ *	exec_*.c	the others: data and flow, strings, system, floating point
+ *	segments.c, events.c, tasks.c, msr.c	what these share
+ *	jit.c		the translator's cache, and running what is in it
+ *	translate.c	blocks of guest code to host code; copy.c, emit.c: its instructions
  *
- * An instruction is done or it is not: until its last step succeeds it changes no guest register,
- *so that a fault, or an exit to the caller in the middle of it, leaves it to be begun anew. What it
- * exchanged with devices before that is kept in a log and not asked again (struct soft_device_log).
+ * An instruction is done or it is not: until its last step succeeds it changes no guest
+ * register, so that a fault, or an exit to the caller in the middle of it, leaves it to be begun
+ * anew. What it exchanged with devices before is in a log and not asked again (struct
+ * soft_device_log).
  *
  * Functions that do something for the guest return an enum soft_result.
  */

@@ -3,11 +3,12 @@
  *
  * Slots are published as immutable lists, so that vCPUs look them up without a lock.
  *
- * A page's code generation is odd while a vCPU may hold decoded code of it. Then no TLB lets a
- * write to it through, and each write, once it is in memory, makes the generation even, and what
- * was decoded is void. The delicate moment is when a page becomes a code page: another vCPU may
- * already have looked into its TLB and be about to store. So it is asked to forget which pages it
- * may write, and waited for; it answers between two instructions. Only then is the page read.
+ * Two bits of a page's code generation tell that writes to it are watched, and that it may be
+ * decoded. Watched, no TLB lets a write through, and each write, once it is in memory, begins a
+ * new generation without them: what was decoded or translated is void, and vCPUs are told. The
+ * delicate moment is when a page becomes a code page: another vCPU may already have looked into
+ * its TLB and be about to store. So it is asked to forget which pages it may write, and waited
+ * for; it answers between two instructions. Only then is the page read.
  * (Without that wait a vCPU could keep an old instruction for ever.)
  */
 #include "hav/soft/soft.h"
