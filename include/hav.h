@@ -317,6 +317,16 @@ uint32_t hav_vcpu_tsc_khz(const struct hav_vcpu *vcpu);
 /* What RDTSC would give the guest now. From the vCPU's thread. */
 uint64_t hav_vcpu_tsc(struct hav_vcpu *vcpu);
 
+/* Host code that a backend has made of the guest's, for one vCPU. */
+struct hav_code_cache {
+	uint64_t used, size;           /* bytes, and how many there may be */
+	uint32_t pages, max_pages;     /* of guest memory, that it was made from */
+	uint32_t origins, max_origins; /* notes of where instructions came from */
+	uint32_t flushes;              /* how often all was thrown away to begin anew */
+};
+/* False: there is none. Any thread; a running vCPU is ahead of the figures. */
+bool hav_vcpu_code_cache(const struct hav_vcpu *vcpu, struct hav_code_cache *cache);
+
 /*
  * A debugger outside the guest; all of it leaves with HAV_EXIT_DEBUG, debug.pc being the linear
  * address of CS:RIP. software_breakpoints: at an INT3, exception 3, RIP at the INT3. single_step:

@@ -57,6 +57,8 @@ struct hav_backend {
 	void (*set_cr8)(struct hav_vcpu *vcpu, unsigned cr8);
 	uint32_t (*tsc_khz)(const struct hav_vcpu *vcpu);
 	uint64_t (*tsc)(struct hav_vcpu *vcpu);
+	/* NULL: the backend makes none. */
+	bool (*code_cache)(const struct hav_vcpu *vcpu, struct hav_code_cache *cache);
 	int (*set_debug)(struct hav_vcpu *vcpu, const struct hav_debug *debug, struct error **err);
 	/* NULL: a pending exception in HAV_STATE_EVENTS, RIP past the INT3, will do. */
 	int (*reflect_debug)(struct hav_vcpu *vcpu, const struct hav_exit *exit,

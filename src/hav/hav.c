@@ -335,6 +335,11 @@ EXPORT uint64_t hav_vcpu_tsc(struct hav_vcpu *vcpu)
 	return vcpu->ops->tsc(vcpu);
 }
 
+EXPORT bool hav_vcpu_code_cache(const struct hav_vcpu *vcpu, struct hav_code_cache *cache)
+{
+	return vcpu->ops->code_cache && vcpu->ops->code_cache(vcpu, cache);
+}
+
 EXPORT int hav_vcpu_set_debug(struct hav_vcpu *vcpu, const struct hav_debug *debug,
 			      struct error **err)
 {

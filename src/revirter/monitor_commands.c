@@ -108,6 +108,11 @@ static void print_kvm(FILE *out, struct json_object *v)
 					: "not compiled");
 }
 
+static void print_text(FILE *out, struct json_object *v)
+{
+	fputs(text_of(v, "human-readable-text"), out);
+}
+
 static void print_balloon(FILE *out, struct json_object *v)
 {
 	fprintf(out, "balloon: actual=%" PRId64 "\n", int_of(v, "actual") >> 20);
@@ -425,6 +430,8 @@ static const struct command info_table[] = {
 	  .print = print_cpus },
 	{ "iothreads", NULL, NULL, false, "show the I/O threads", "query-iothreads",
 	  .print = print_iothreads },
+	{ "jit", NULL, NULL, false, "show how much translated code there is", "x-query-jit",
+	  .print = print_text },
 	{ "kvm", NULL, NULL, false, "show KVM information", "query-kvm", .print = print_kvm },
 	{ "mtree", NULL, NULL, false, "show what answers at which address", .run = info_mtree },
 	{ "name", NULL, NULL, false, "show the VM name", "query-name", .print = print_name },

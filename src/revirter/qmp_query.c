@@ -17,7 +17,9 @@
 #include "revirter/vm.h"
 #include "virtio/balloon.h"
 
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void add_string(struct json_object *to, const char *name, const char *value)
@@ -160,6 +162,38 @@ static struct json_object *query_cpus_fast(const struct qmp_call *call, struct e
 		add_string(cpu, "target", "x86_64");
 		json_object_array_add(result, cpu);
 	}
+	return result;
+}
+
+/* As QEMU: for people, and only where code is translated. */
+static struct json_object *query_jit(const struct qmp_call *call, struct error **err)
+{
+	struct json_object *result;
+	char *text AUTO_FREE = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	struct hav_code_cache cache;
+	bool any = false;
+
+	if (!out)
+		abort();
+	for (unsigned i = 0; i < call->vm->machine.n_vcpus; i++) {
+		if (!hav_vcpu_code_cache(call->vm->machine.vcpus[i].hav, &cache))
+			continue;
+		any = true;
+		fprintf(out,
+			"CPU #%u: code %" PRIu64 " of %" PRIu64 " KiB, pages %u of %u, "
+			"instructions %u of %u, flushed %u times\n",
+			i, cache.used >> 10, cache.size >> 10, cache.pages, cache.max_pages,
+			cache.origins, cache.max_origins, cache.flushes);
+	}
+	fclose(out);
+	if (!any) {
+		error_set(err, "JIT information is only available with accel=soft");
+		return NULL;
+	}
+	result = json_object_new_object();
+	add_string(result, "human-readable-text", text);
 	return result;
 }
 
@@ -378,5 +412,6 @@ const struct qmp_command qmp_query_commands[] = {
 	{ "query-status", NULL, query_status },
 	{ "query-uuid", NULL, query_uuid },
 	{ "query-version", NULL, query_version },
+	{ "x-query-jit", NULL, query_jit },
 	{},
 };

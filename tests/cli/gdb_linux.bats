@@ -33,15 +33,17 @@ symbol() {
 		echo 1 >/sys/devices/system/cpu/cpu1/online; taskset 2 sh -c "while :; do :; done" & taskset -p 1 $$; echo told
 		while :; do hostname a; usleep 100000; echo tick; done' -smp 2 -gdb unix:gdb,server=on,wait=off
 	linux_await tick
-	debug "info threads" "info registers efer cr0 cr4" "p \$cr3 != 0" "x/s $(symbol linux_banner)" \
+	debug "info threads" "monitor info jit" "info registers efer cr0 cr4" "p \$cr3 != 0" "x/s $(symbol linux_banner)" \
 		"break *$(symbol __x64_sys_sethostname)" "continue" "delete" "break *$(symbol entry_SYSCALL_64)" "continue" \
 		"delete" "thread 2" "info registers efer" "p \$gs_base != 0 || \$k_gs_base != 0" "set \$before = \$rip" \
 		"thread 1" "x/2i \$rip" "stepi" "p/x \$rip - $(symbol entry_SYSCALL_64)" "stepi" "thread 2" "p \$rip == \$before" \
 		"thread 1" \
 		"python import threading,os,signal; threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()" \
 		"continue" "info registers rip" "detach"
-	said "CPU#0" "CPU#1" "LMA" "PG" "PAE" "= 1" "Linux version 6" "Breakpoint 1, " "Breakpoint 2, " "thread 2" "LMA" "= 1" \
-		"thread 1" swapgs "= 0x3" "thread 2" "= 1" "SIGINT" "rip " "detached]"
+	said "CPU#0" "CPU#1" "CPU #0: code " "CPU #1: code " "LMA" "PG" "PAE" "= 1" "Linux version 6" "Breakpoint 1, " "Breakpoint 2, " \
+		"thread 2" "LMA" "= 1" "thread 1" swapgs "= 0x3" "thread 2" "= 1" "SIGINT" "rip " "detached]"
+	[[ $output =~ "CPU #1: code "([1-9][0-9]*)" of "([0-9]*)" KiB, pages "[1-9] ]]
+	((BASH_REMATCH[1] <= BASH_REMATCH[2]))
 	ticks=$(grep -c tick console)
 	for _ in {1..600}; do
 		[ "$(grep -c tick console)" -le "$((ticks + 2))" ] || break

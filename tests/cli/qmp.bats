@@ -122,9 +122,10 @@ conversation() {
 @test "values of the queries" {
 	tiny -smp 2 -name "guest=a name" -uuid 550e8400-e29b-41d4-a716-446655440000 -accel soft
 	running
-	run qmp query-name -- query-uuid -- query-kvm -- query-cpus-fast -- query-commands -- quit
+	run qmp query-name -- query-uuid -- query-kvm -- query-cpus-fast -- x-query-jit -- query-commands -- quit
 	said '{"name": "a name"}' '{"UUID": "550e8400-e29b-41d4-a716-446655440000"}' \
-		'{"enabled": false, "present": true}' '"cpu-index": 0' '"cpu-index": 1'
+		'{"enabled": false, "present": true}' '"cpu-index": 0' '"cpu-index": 1' \
+		'{"human-readable-text": "CPU #0: code ' 'CPU #1: code 0 of '
 	for command in qmp_capabilities query-version query-status query-name query-uuid query-kvm query-commands \
 		query-cpus-fast query-pci query-block query-chardev query-balloon stop cont system_reset \
 		system_powerdown quit balloon getfd add-fd; do
@@ -138,6 +139,8 @@ conversation() {
 	vmm="$build/revirter -accel kvm"
 	tiny
 	running
+	run qmp x-query-jit
+	said "JIT information is only available with accel=soft"
 	run qmp query-kvm -- quit
 	said '{"enabled": true, "present": true}'
 	ended 0

@@ -153,6 +153,7 @@ int soft_jit_create(struct soft_vcpu *cpu, struct error **err)
 	emit_leave(&e);
 	jit->begin = ALIGN_UP(e.at - jit->writable, 64);
 	soft_jit_flush(cpu);
+	jit->flushes = 0;
 	for (unsigned t = 0; t < N_TLBS; t++)
 		forget(&cpu->jumps[t], 0); /* 0 as a tag would do for address 0 only */
 	return 0;
@@ -207,6 +208,29 @@ void soft_jit_validate(struct soft_vcpu *cpu)
 	}
 	if (any)
 		soft_jumps_flush(cpu, true);
+}
+
+static uint32_t peek(const uint32_t *value)
+{
+	return __atomic_load_n(value, __ATOMIC_RELAXED);
+}
+
+bool soft_jit_code_cache(const struct hav_vcpu *vcpu, struct hav_code_cache *cache)
+{
+	const struct soft_jit *jit = ((const struct soft_vcpu *)vcpu)->jit;
+
+	if (!jit)
+		return false;
+	*cache = (struct hav_code_cache){
+		.used = peek(&jit->used),
+		.size = SOFT_JIT_SIZE,
+		.pages = peek(&jit->n_pages),
+		.max_pages = SOFT_JIT_PAGES,
+		.origins = peek(&jit->n_origins),
+		.max_origins = SOFT_JIT_ORIGINS,
+		.flushes = peek(&jit->flushes),
+	};
+	return true;
 }
 
 /* --- Jumps by linear address ---- */

@@ -204,6 +204,7 @@ const struct hav_backend hav_backend_soft = {
 	.get_cr8 = soft_get_cr8,
 	.set_cr8 = soft_set_cr8,
 	.tsc_khz = soft_vcpu_tsc_khz,
+	.code_cache = soft_jit_code_cache,
 	.tsc = soft_vcpu_tsc,
 	.set_debug = soft_set_debug,
 	.get_state = soft_get_state,

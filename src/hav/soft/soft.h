@@ -588,6 +588,7 @@ enum soft_result soft_interpret(struct soft_vcpu *cpu);
 /* Forgets code of pages that were written since. */
 void soft_jit_validate(struct soft_vcpu *cpu);
 void soft_jit_flush(struct soft_vcpu *cpu);
+bool soft_jit_code_cache(const struct hav_vcpu *vcpu, struct hav_code_cache *cache);
 void soft_jumps_flush(struct soft_vcpu *cpu, bool global_too);
 void soft_jumps_flush_page(struct soft_vcpu *cpu, uint64_t linear);
 /* For a signal's handler, when translated code has faulted: where to go on, and RCX there. */
