@@ -8,6 +8,7 @@
 #	PHASES		what `make check` runs: PHASES="unit cli" (all; see tests/run-all)
 #	CASES		what `make bench` runs: CASES=boot (all of tests/bench); how many cases `make check-diff`
 #			tries (10000000)
+#	BOOTS		how often `make check-soft` boots (200)
 #	SEED		where the cases of `make check-diff` come from (the clock); its ARGS: --backend, --class …
 
 SANITIZE ?=
@@ -23,7 +24,7 @@ FUZZ_SECONDS ?= 60
 clang_format := $(shell command -v clang-format-14 || echo clang-format)
 export BUILD
 
-.PHONY: all run check check-diff check-guest bench install clean distclean format format-check fuzz help
+.PHONY: all run check check-diff check-guest check-soft bench install clean distclean format format-check fuzz help
 
 all:  ## build everything, into build/
 	@tools/setup build
@@ -40,6 +41,9 @@ check:  ## run all tests; the last line is "N passed, N failed"
 
 check-guest: all  ## let a Debian guest with four processors work hard, and reboot; long where KVM is emulated
 	@tests/long/guest
+
+check-soft: all  ## let Debian work on the software backend: apt, gcc, Python, openssl, stress-ng; and boot it BOOTS times
+	@tests/long/soft $(if $(BOOTS),--boots $(BOOTS))
 
 check-diff: all  ## random instructions on the processor itself and in the software backend, compared
 	@$(BUILD)/tests/diff/diff $(if $(SEED),--seed $(SEED)) \

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # init.sh: /init of the initramfs of a Debian guest. Loads the modules, starts the processors that maxcpus=1
-# left out, mounts the root disk, read-only, puts the kit below /run and lets Debian go on with kit/init.
+# left out, mounts the root disk, read-only if the disk is, puts the kit below /run and lets Debian go on with kit/init.
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -12,7 +12,9 @@ for cpu in /sys/devices/system/cpu/cpu*/online; do
 	[ ! -e "$cpu" ] || echo 1 >"$cpu"
 done
 
-mount -t ext4 -o ro,noload /dev/vda /mnt || {
+options=rw
+[ "$(cat /sys/block/vda/ro)" = 0 ] || options=ro,noload
+mount -t ext4 -o $options /dev/vda /mnt || {
 	echo "guest: no root disk"
 	poweroff -f
 }
