@@ -275,8 +275,8 @@ def command_inside(usable, seconds, arguments):
 		space = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
 		scratch = os.path.join(BUILD, "long", f"run.{os.getpid()}")
 		return [*space, "--", *again, scratch]
-	return [os.path.join(REPO, "tests/testbed/run"), "--timeout", str(seconds), "--", "unshare", "--net", "--",
-		*again, TESTBED_SCRATCH]
+	return [os.path.join(REPO, "tests/testbed/run"), "--cpus", "2", "--timeout", str(seconds), "--",
+		"unshare", "--net", "--", *again, TESTBED_SCRATCH]
 
 
 def enter(usable, seconds, arguments, stdout=None):
