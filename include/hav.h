@@ -109,14 +109,19 @@ enum hav_irqchip {
 	HAV_IRQCHIP_KERNEL, /* local APICs, IOAPIC, PICs and PIT are the backend's */
 };
 
+enum hav_translation {
+	HAV_TRANSLATE,         /* quickly, and once more for speed what is run often */
+	HAV_TRANSLATE_EAGERLY, /* all for speed: slow, to find faults */
+	HAV_INTERPRET,         /* nothing: slow, to find faults */
+};
+
 struct hav_vm_config {
 	enum hav_irqchip irqchip;
 	uint32_t max_vcpus; /* highest vCPU id plus one; 0 means 1 */
 	/* Have no irqfds, doorbells, writes kept back and paravirtual clock, as a backend may lack
 	 * them all: for tests of callers. */
 	bool plain;
-	/* "soft": interpret the guest's code instead of translating it: slow, to find faults. */
-	bool interpret;
+	enum hav_translation translation; /* how "soft" runs the guest's code */
 };
 int hav_vm_create(struct hav *hav, const struct hav_vm_config *config, struct hav_vm **vm,
 		  struct error **err);

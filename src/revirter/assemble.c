@@ -113,7 +113,7 @@ static struct hav_vm_config vm_config(const struct machine *machine, const struc
 		.irqchip = machine->irqchip,
 		.max_vcpus = cpuid_apic_id(&t, desc->smp.cpus - 1) + 1,
 		.plain = desc->accel.plain,
-		.interpret = desc->accel.interpret,
+		.translation = desc->accel.translation,
 	};
 }
 

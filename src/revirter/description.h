@@ -66,7 +66,8 @@ struct desc_machine {
 struct desc_accel {
 	const char *names[DESC_MAX_ACCELS]; /* libhav backends, to be tried in this order */
 	unsigned n;                         /* 0: whichever libhav takes */
-	bool plain, interpret;              /* struct hav_vm_config */
+	bool plain;                         /* this and the next: struct hav_vm_config */
+	enum hav_translation translation;
 };
 
 struct desc_memory {

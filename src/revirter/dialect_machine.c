@@ -21,6 +21,7 @@ static const char *const only_on[] = { "on", NULL };
 static const char *const only_off[] = { "off", NULL };
 static const char *const auto_or_off[] = { "auto", "off", NULL };
 static const char *const on_off_split[] = { "on", "off", "split", NULL };
+static const char *const on_off_eager[] = { "on", "off", "eager", NULL };
 static const char *const auto_on_off[] = { "auto", "on", "off", NULL };
 
 const struct prop machine_props[] = {
@@ -78,7 +79,9 @@ const struct machine_kind machine_kinds[] = {
 static const struct prop accel_props[] = {
 	{ "kernel-irqchip", PROP_ENUM, .help = "interrupt controllers of the accelerator's",
 	  .choices = on_off_split },
-	{ "jit", PROP_BOOL, "on", "soft: translate the guest's code; off: interpret it" },
+	{ "jit", PROP_ENUM, "on",
+	  "soft: translate the guest's code; off: interpret it; eager: all of it for speed",
+	  .choices = on_off_eager },
 	{ "x-plain", PROP_BOOL, "off", "for tests: leave its short cuts unused" },
 	{},
 };
@@ -133,6 +136,14 @@ static void set_irqchip(struct desc_machine *machine, const struct props *props)
 						       : HAV_IRQCHIP_NONE;
 }
 
+static void set_translation(struct desc_accel *accel, const char *jit)
+{
+	if (strcmp(jit, "off") == 0)
+		accel->translation = HAV_INTERPRET;
+	else if (strcmp(jit, "eager") == 0)
+		accel->translation = HAV_TRANSLATE_EAGERLY;
+}
+
 /* "A:B:...": those that exist, in that order; QEMU too goes on to the next where one is missing. */
 static int split_accels(struct dialect *d, const char *list, struct error **err)
 {
@@ -170,7 +181,7 @@ int option_accel(struct dialect *d, const char *argument, struct error **err)
 		return -1;
 	set_irqchip(&d->desc->machine, props);
 	d->desc->accel.plain |= props_bool(props, "x-plain");
-	d->desc->accel.interpret |= !props_bool(props, "jit");
+	set_translation(&d->desc->accel, props_str(props, "jit"));
 	props_free(props);
 	return split_accels(d, source.kind, err);
 }

@@ -19,14 +19,18 @@ oracle() {
 	fi
 }
 
-# arch NAME [OPTION…]: runs a guest of cases, with $arch_params.
+# arch NAME [OPTION…]: runs a guest of cases, with $arch_params; and once more where all code is translated for speed.
 arch_params=
 arch() {
-	local name=$1
+	local name=$1 words
 
 	shift
-	guest "arch-$name" "oracle=$(oracle) $arch_params" -no-reboot "$@"
-	passed
+	for words in "" "-accel soft,jit=eager"; do
+		# shellcheck disable=SC2086
+		guest "arch-$name" "oracle=$(oracle) $arch_params" -no-reboot "$@" $words
+		passed
+		[ -z "${GUEST_VMM:-}" ] || break
+	done
 }
 
 @test "long mode: segments, gates, IRET, SYSCALL, canonical addresses" {

@@ -59,6 +59,7 @@ static struct options opt = {
 static struct diff_runner *runner;
 static struct diff_shared *shared;
 static struct diff_guest *volatile guest;
+static const char *backend; /* its; "soft" takes turns with what translates all for speed */
 
 static double now(void)
 {
@@ -97,7 +98,7 @@ static void on_crash(int number, siginfo_t *info, void *context)
 {
 	char text[160];
 	int n = snprintf(text, sizeof(text), "# crash: --backend %s --seed %llu --case %llu\n",
-			 opt.backend, (long long)running_seed, (long long)running_case);
+			 backend, (long long)running_seed, (long long)running_case);
 
 	if (write(1, text, n) == n)
 		sigaction(number, &previous[number], NULL); /* it happens again */
@@ -151,8 +152,8 @@ static void report(const struct diff_batch *batch, const struct diff_case *c, ui
 
 	diff_memory(shared, c, memory);
 	printf("# seed %llu case %llu (%s), run %u: diff --backend %s --seed %llu --case %llu",
-	       (long long)seed, (long long)c->number, diff_class_name(c->class), time + 1,
-	       opt.backend, (long long)seed, (long long)c->number);
+	       (long long)seed, (long long)c->number, diff_class_name(c->class), time + 1, backend,
+	       (long long)seed, (long long)c->number);
 	if (opt.want.class >= 0)
 		printf(" --class %s", diff_class_name(opt.want.class));
 	if (opt.want.length)
@@ -232,7 +233,9 @@ static void renew_guest(void)
 	guest = NULL;
 	if (old)
 		guest_stop(old);
-	guest = guest_start(opt.backend, shared);
+	if (strcmp(opt.backend, "soft") == 0)
+		backend = backend == opt.backend ? "soft,jit=eager" : opt.backend;
+	guest = guest_start(backend, shared);
 }
 
 static uint64_t batch_at(uint64_t at, uint64_t end)
@@ -410,6 +413,7 @@ int main(int argc, char **argv)
 		printf("1..0 # SKIP this kernel lets no program set FS and GS\n");
 		return 0;
 	}
+	backend = opt.backend;
 	start_clock();
 	watch_for_crashes();
 	runner = runner_start(opt.host, &shared);

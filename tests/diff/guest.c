@@ -191,8 +191,13 @@ static void set_cpuid(struct diff_guest *g)
 struct diff_guest *guest_start(const char *backend, const struct diff_shared *shared)
 {
 	/* As for -accel: a name, perhaps with what it is to be like. */
-	const char *interpret = strstr(backend, ",jit=off");
-	const struct hav_vm_config config = { .irqchip = HAV_IRQCHIP_NONE, .interpret = interpret };
+	const char *jit = strstr(backend, ",jit=");
+	const struct hav_vm_config config = {
+		.irqchip = HAV_IRQCHIP_NONE,
+		.translation = !jit || strcmp(jit, ",jit=on") == 0 ? HAV_TRANSLATE
+			       : strcmp(jit, ",jit=off") == 0      ? HAV_INTERPRET
+								   : HAV_TRANSLATE_EAGERLY,
+	};
 	char name[16];
 	struct diff_guest *g = calloc(1, sizeof(*g));
 	struct error *error = NULL;
@@ -200,8 +205,8 @@ struct diff_guest *guest_start(const char *backend, const struct diff_shared *sh
 	if (!g)
 		err(2, "no memory");
 	g->shared = shared;
-	snprintf(name, sizeof(name), "%.*s",
-		 interpret ? (int)(interpret - backend) : (int)strlen(backend), backend);
+	snprintf(name, sizeof(name), "%.*s", jit ? (int)(jit - backend) : (int)strlen(backend),
+		 backend);
 	must(hav_open(&g->hav, name, &error), error, name);
 	must(hav_vm_create(g->hav, &config, &g->vm, &error), error, "VM");
 	g->memory =

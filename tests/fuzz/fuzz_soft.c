@@ -69,9 +69,10 @@ static void *kicker(void *unused)
 	return unused;
 }
 
-static void make(struct machine *m, bool interpret)
+static void make(struct machine *m, enum hav_translation translation)
 {
-	const struct hav_vm_config config = { .irqchip = HAV_IRQCHIP_NONE, .interpret = interpret };
+	const struct hav_vm_config config = { .irqchip = HAV_IRQCHIP_NONE,
+					      .translation = translation };
 	struct hav_cpuid entries[64];
 	size_t n = ARRAY_SIZE(entries);
 
@@ -91,8 +92,8 @@ static void prepare(void)
 	if (room == MAP_FAILED || mprotect(ram, RAM, PROT_READ | PROT_WRITE) < 0 ||
 	    hav_open(&hav, "soft", NULL) < 0)
 		abort();
-	make(&machines[0], false);
-	make(&machines[1], true);
+	make(&machines[0], HAV_TRANSLATE_EAGERLY);
+	make(&machines[1], HAV_INTERPRET);
 	if (pthread_create(&kicking, NULL, kicker, NULL))
 		abort();
 }

@@ -549,4 +549,9 @@ CASE(address_size_wraps, K64,
      "movl $5, 0x20000; movq $0x20001, %rbx; movl $-1, %ecx;"
      "movl (%ebx, %ecx), %eax",
      .rax = 5);
+/* The case begins with its page: jumps go to the byte before, and to its first from the end. */
+CASE(jumps_out_of_the_page, K64,
+     "9: movb $0xc3, 0xffff; leaq 1f(%rip), %rbx; pushq %rbx; xorl %eax, %eax; jz 9b - 1; ud2;"
+     "1: leaq 2f(%rip), %rbx; pushq %rbx; jmp 9b - 1; ud2; 2: call 9b - 1; incl %eax",
+     .rax = 1);
 CASE(rip_relative, K64, "movl 1f(%rip), %eax; jmp 2f; 1: .long 0x1234; 2:", .rax = 0x1234);

@@ -104,9 +104,22 @@ void emit_shlx(struct emitter *e, unsigned to, unsigned from, unsigned count)
 	emit_shift(e, 0x81, to, from, count);
 }
 
+void emit_skip_if_zero(struct emitter *e)
+{
+	emit8(e, 0xe3); /* jrcxz */
+	emit8(e, 5);
+}
+
 void emit_jmp(struct emitter *e, const uint8_t *to)
 {
 	emit_close(emit_jmp_open(e), to);
+}
+
+void emit_call(struct emitter *e, const uint8_t *to)
+{
+	emit8(e, 0xe8);
+	emit32(e, 0);
+	emit_close(e->at - 4, to);
 }
 
 uint8_t *emit_jmp_open(struct emitter *e)

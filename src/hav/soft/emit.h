@@ -41,8 +41,11 @@ void emit_mov_imm32(struct emitter *e, unsigned to, uint32_t value);
 void emit_shrx(struct emitter *e, unsigned to, unsigned from, unsigned count);
 void emit_shrx32(struct emitter *e, unsigned to, unsigned from, unsigned count);
 void emit_shlx(struct emitter *e, unsigned to, unsigned from, unsigned count);
+/* Skips the next instruction, which must be a jump of five bytes, when RCX is 0. */
+void emit_skip_if_zero(struct emitter *e);
 /* jmp rel32 to a place in the same code; and one to be named later: where its rel32 is. */
 void emit_jmp(struct emitter *e, const uint8_t *to);
+void emit_call(struct emitter *e, const uint8_t *to);
 uint8_t *emit_jmp_open(struct emitter *e);
 uint8_t *emit_jcc_open(struct emitter *e, unsigned condition);
 void emit_close(uint8_t *site, const uint8_t *to);

@@ -14,6 +14,10 @@
  * Code looks for that wherever it jumps backwards or out of its page. Then code of pages that are
  * not what they were is forgotten, with the table of jumps: nothing else leads into a page.
  *
+ * What all cold code shares, look-ups and jumps by the table, are helpers in front of the cache,
+ * which it calls. One of them counts how often a block is begun: then the code is left with
+ * JIT_HOT, the block is translated once more, and its cold code begins with a jump to the hot.
+ *
  * While code runs, host registers are the guest's (soft_host_reg); RSP is right below the vCPU,
  * with room for signal handlers' frames under it.
  */
@@ -94,6 +98,97 @@ static void emit_leave(struct emitter *e)
 	emit8(e, 0xc3);
 }
 
+/*
+ * A helper is called: the return address is below RSP, as it is moved back at once, and stays, as
+ * no signal's handler writes to the 128 bytes there.
+ */
+static void emit_called(struct emitter *e)
+{
+	emit_op_mem(e, LEA, RSP, (struct emit_mem){ RSP, NO_REG, 1, 8 });
+}
+
+static const struct emit_mem return_address = { RSP, NO_REG, 1, -8 };
+
+static void emit_lookup_helper(struct emitter *e, const struct soft_jit *jit, unsigned tlb,
+			       unsigned size, bool write)
+{
+	emit_called(e);
+	translate_emit_lookup(e, tlb, HOST_LINEAR, size, write);
+	emit8(e, 0xe3); /* jrcxz over what follows, up to the RET */
+	emit8(e, 5 + 5 + 5);
+	emit_op_mem(e, MOV_LOAD, HOST_LINEAR, return_address);
+	emit_mov_imm32(e, HOST_COUNT, JIT_WORD(JIT_MISSED, 0));
+	emit_jmp(e, jit->writable + jit->leave);
+	emit_op_mem(e, LEA, RSP, return_address);
+	emit8(e, 0xc3);
+}
+
+/* What would return is the word to leave with. */
+static void emit_jump_helper(struct emitter *e, const struct soft_jit *jit, unsigned tlb,
+			     int32_t stack)
+{
+	uint8_t *out[2];
+
+	emit_called(e);
+	emit_op_mem(e, MOV_LOAD32, HOST_COUNT, STATE(attention));
+	emit_skip_if_zero(e);
+	out[0] = emit_jmp_open(e);
+	translate_emit_find_jump(e, tlb);
+	emit_skip_if_zero(e);
+	out[1] = emit_jmp_open(e);
+	translate_emit_jump(e, tlb, stack);
+	emit_close(out[0], e->at);
+	emit_close(out[1], e->at);
+	emit_op_mem(e, MOV_LOAD, HOST_COUNT, return_address);
+	emit_op_mem(e, MOV_LOAD32, HOST_COUNT, (struct emit_mem){ HOST_COUNT, NO_REG, 1, 0 });
+	emit_jmp(e, jit->writable + jit->leave);
+}
+
+/* Where it returns to says which count is meant. */
+static void emit_heat_helper(struct emitter *e, const struct soft_jit *jit)
+{
+	const struct emit_mem count = { RSP, HOST_COUNT, 1,
+					SOFT_JIT_RSP + (int)offsetof(struct soft_vcpu, heat) };
+
+	emit_called(e);
+	emit_op_mem(e, MOV_LOAD, HOST_LINEAR, return_address);
+	emit_op_reg(e, OP_0F | 0xb7, HOST_COUNT, HOST_LINEAR); /* movzx, 16 bits */
+	emit_op_mem(e, OP_0F | 0xb6, HOST_PLACE, count);
+	emit_op_mem(e, LEA & ~OP_W, HOST_PLACE, (struct emit_mem){ HOST_PLACE, NO_REG, 1, -1 });
+	emit_op_mem(e, 0x88, HOST_PLACE, count);
+	emit_op_reg(e, OP_0F | 0xb6, HOST_COUNT, HOST_PLACE);
+	emit8(e, 0xe3); /* jrcxz over the way back */
+	emit8(e, 6);
+	emit_op_mem(e, LEA, RSP, return_address);
+	emit8(e, 0xc3);
+	emit_mov_imm32(e, HOST_COUNT, JIT_WORD(JIT_HOT, 0));
+	emit_jmp(e, jit->writable + jit->leave);
+}
+
+static uint32_t align_code(struct emitter *e, const struct soft_jit *jit)
+{
+	uint32_t at = ALIGN_UP(e->at - jit->writable, 64);
+
+	e->at = jit->writable + at;
+	return at;
+}
+
+static void emit_helpers(struct emitter *e, struct soft_jit *jit)
+{
+	for (unsigned tlb = 0; tlb < N_TLBS; tlb++) {
+		for (unsigned i = 0; i < 2 * SOFT_JIT_SIZES; i++) {
+			jit->helpers.lookup[tlb][i % 2][i / 2] = align_code(e, jit);
+			emit_lookup_helper(e, jit, tlb, 1u << i / 2, i % 2);
+		}
+		for (unsigned i = 0; i < 3; i++) {
+			jit->helpers.jump[tlb][i] = align_code(e, jit);
+			emit_jump_helper(e, jit, tlb, 8 * ((int32_t)i - 1));
+		}
+	}
+	jit->helpers.heat = align_code(e, jit);
+	emit_heat_helper(e, jit);
+}
+
 /* No address that belongs at this place has this tag. */
 static void forget(struct soft_jumps *jumps, uint32_t place)
 {
@@ -138,7 +233,7 @@ int soft_jit_create(struct soft_vcpu *cpu, struct error **err)
 	struct soft_jit *jit;
 	struct emitter e;
 
-	if (!host_can() || cpu->vm->vm.config.interpret)
+	if (!host_can() || cpu->vm->vm.config.translation == HAV_INTERPRET)
 		return 0;
 	jit = xcalloc(1, sizeof(*jit));
 	cpu->jit = jit;
@@ -151,7 +246,8 @@ int soft_jit_create(struct soft_vcpu *cpu, struct error **err)
 	jit->leave = ALIGN_UP(e.at - jit->writable, 16);
 	e.at = jit->writable + jit->leave;
 	emit_leave(&e);
-	jit->begin = ALIGN_UP(e.at - jit->writable, 64);
+	emit_helpers(&e, jit);
+	jit->begin = align_code(&e, jit);
 	soft_jit_flush(cpu);
 	jit->flushes = 0;
 	for (unsigned t = 0; t < N_TLBS; t++)
@@ -325,7 +421,7 @@ static void make_room(struct soft_vcpu *cpu)
 	const struct soft_jit *jit = cpu->jit;
 
 	if (jit->used + SOFT_JIT_MARGIN > SOFT_JIT_SIZE || jit->n_pages + 2 > SOFT_JIT_PAGES ||
-	    jit->n_origins + SOFT_PAGE > SOFT_JIT_ORIGINS)
+	    jit->n_origins + SOFT_JIT_ORIGINS_MARGIN > SOFT_JIT_ORIGINS)
 		soft_jit_flush(cpu);
 }
 
@@ -376,10 +472,9 @@ static const void *find(struct soft_vcpu *cpu, bool *middle)
 		code = page->at[offset];
 	}
 	*middle = code & JIT_MIDDLE;
-	code &= ~JIT_MIDDLE;
 	if (code & JIT_SPANS)
 		code = find_span(cpu, page, offset);
-	return code ? cpu->jit->code + code : NULL;
+	return code & JIT_CODE ? cpu->jit->code + (code & JIT_CODE) : NULL;
 }
 
 static const void *find_fast(struct soft_vcpu *cpu)
@@ -409,6 +504,50 @@ static void chain(struct soft_vcpu *cpu, uint32_t site)
 		emit_close(jit->writable + site, jit->writable + (code - jit->code));
 }
 
+/* The instruction of translated code that has what is at this place. */
+static unsigned origin_of(const struct soft_jit *jit, uint32_t at)
+{
+	uint32_t low = 0, high;
+
+	/* The last that begins at or before it. */
+	for (high = jit->n_origins; high - low > 1;) {
+		uint32_t middle = low + (high - low) / 2;
+
+		*(jit->origins[middle].code <= at ? &low : &high) = middle;
+	}
+	return jit->origins[low].offset;
+}
+
+/* In the cache: where the call was that would have returned here. */
+static uint32_t call_of(const struct soft_jit *jit, uint64_t back)
+{
+	return back - (uintptr_t)jit->code - JIT_CALL_SIZE;
+}
+
+/* The cold code that begins at this place has ended its count: from now on it leads to hot code. */
+static void heat(struct soft_vcpu *cpu, uint32_t start)
+{
+	struct soft_jit *jit = cpu->jit;
+	struct emitter e = { jit->writable + start };
+	uint32_t flushes = jit->flushes, hot;
+	struct soft_jit_page *page;
+	unsigned offset;
+	uint64_t gpa;
+
+	offset = origin_of(jit, start);
+	cpu->rip += offset;
+	make_room(cpu);
+	if (jit->flushes != flushes || soft_fetch_gpa(cpu, cpu->rip, &gpa))
+		return;
+	page = page_of(cpu, gpa & ~(uint64_t)SOFT_PAGE_MASK);
+	/* The page may have been written meanwhile. */
+	if (!page || page->at[offset] != start)
+		return;
+	hot = soft_translate_hot(cpu, page, offset, start);
+	emit_jmp(&e, jit->writable + hot);
+	add_jump(cpu, cpu->rip, jit->code + hot);
+}
+
 /* --- Running ---- */
 
 #define LAHF_FLAGS (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF)
@@ -435,6 +574,11 @@ static enum soft_result left(struct soft_vcpu *cpu, unsigned why)
 
 	switch (why) {
 	case JIT_CHAIN: chain(cpu, cpu->jit_site); return SOFT_DONE;
+	case JIT_HOT: heat(cpu, call_of(cpu->jit, cpu->jit_site)); return SOFT_DONE;
+	case JIT_MISSED:
+		rip += origin_of(cpu->jit, call_of(cpu->jit, cpu->jit_site));
+		cpu->rip = rip;
+		__attribute__((fallthrough));
 	case JIT_INTERPRET:
 		r = soft_interpret(cpu);
 		cpu->jit->resume = cpu->rip - rip <= SOFT_MAX_INSN ? cpu->rip : 0;
@@ -473,20 +617,14 @@ enum soft_result soft_jit_run(struct soft_vcpu *cpu)
 bool soft_jit_fault(const struct soft_vcpu *cpu, uint64_t rip, uint64_t *to, uint64_t *rcx)
 {
 	const struct soft_jit *jit = cpu->jit;
-	uint32_t at, low = 0, high;
+	uint32_t at;
 
 	if (!jit || rip - (uintptr_t)jit->code >= jit->used)
 		return false;
 	at = rip - (uintptr_t)jit->code;
 	if (at < jit->begin)
 		return false;
-	/* The last instruction that begins at or before it. */
-	for (high = jit->n_origins; high - low > 1;) {
-		uint32_t middle = low + (high - low) / 2;
-
-		*(jit->origins[middle].code <= at ? &low : &high) = middle;
-	}
 	*to = (uintptr_t)(jit->code + jit->leave);
-	*rcx = JIT_WORD(JIT_INTERPRET, jit->origins[low].offset);
+	*rcx = JIT_WORD(JIT_INTERPRET, origin_of(jit, at));
 	return true;
 }

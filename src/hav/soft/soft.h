@@ -11,7 +11,7 @@
  *	exec_*.c	the others: data and flow, strings, system, floating point
  *	segments.c, events.c, tasks.c, msr.c	what these share
  *	jit.c		the translator's cache, and running what is in it
- *	translate.c	blocks of guest code to host code; copy.c, emit.c: its instructions
+ *	translate.c	blocks of guest code to host code; access.c, copy.c, emit.c: its parts
  *
  * An instruction is done or it is not: until its last step succeeds it changes no guest
  * register, so that a fault, or an exit to the caller in the middle of it, leaves it to be begun
@@ -286,7 +286,8 @@ struct soft_code_page {
 #define SOFT_CODE_PAGES 2048
 #define SOFT_INSNS      (1u << 19)
 
-#define SOFT_JIT_RANGES 8
+#define SOFT_JIT_RANGES 16
+#define SOFT_JIT_HOT    40 /* after how many times cold code is translated anew */
 
 /* --- A vCPU ---------------------------------------------------------------------------------- */
 
@@ -402,6 +403,7 @@ struct soft_vcpu {
 	uint32_t n_code_pages, n_insns;
 	struct soft_stubs stubs;
 
+	uint8_t heat[1 << 16]; /* how often cold code may still be begun, by its place */
 	struct soft_large large;
 	struct soft_tlb tlb[N_TLBS];
 	struct soft_jumps jumps[N_TLBS];

@@ -1,17 +1,19 @@
 /*
  * Software backend: from guest instructions to host code, a block at a time.
  *
- * A block is translated twice. In the slow variant each instruction stands by itself: before and
- * after it all of the guest's state is where soft_host_reg says, flags in the host's flags, so that
- * code may be entered and left between any two. In the fast variant, which is entered at its head
- * only, accesses at the same register (the stack above all) share one look-up for all of their
- * range; whatever does not succeed at once goes on in the slow variant at the same instruction.
- * Nothing the translator adds touches flags (LEA, MOV, SHRX, JRCXZ).
+ * Code is cold at first: each instruction stands by itself: before and after it all of the guest's
+ * state is where soft_host_reg says, flags in the host's flags, so that code may be entered and
+ * left between any two; look-ups and jumps out of the page are calls of shared helpers, so it is
+ * small and quickly made. What is often begun becomes hot: it is translated once more, on through
+ * jumps and calls within the page, look-ups in line and shared by groups of accesses (access.c),
+ * guest registers that live in memory kept in spare ones. Hot code is entered at its head only;
+ * whatever does not succeed at once goes on in cold code at the same instruction. Nothing the
+ * translator adds touches flags (LEA, MOV, SHRX, JRCXZ).
  *
  * Most instructions are copied (copy.c). Jumps within the page become jumps in the host code;
- * others, calls and returns look for the target in a table by linear address. What the slow variant
- * cannot do leaves to the interpreter, which does the whole instruction: up to there nothing has
- * been changed.
+ * others, calls and returns look for the target in a table by linear address. What cold code cannot
+ * do leaves to the interpreter, which does the whole instruction: up to there nothing has been
+ * changed.
  *
  * Code is keyed by guest-physical address, so it must not know where it is: cpu->page_base is the
  * linear address of the page being run.
@@ -21,9 +23,9 @@
 #include "hav/soft/exec.h"
 
 const uint8_t soft_host_reg[16] = {
-	[RAX] = RAX, [RCX] = R9,  [RDX] = RDX,   [RBX] = RBX,   [RSP] = R10,    [RBP] = RBP,
-	[RSI] = RSI, [RDI] = RDI, [R8] = NO_REG, [R9] = NO_REG, [R10] = NO_REG, [R11] = NO_REG,
-	[R12] = R12, [R13] = R13, [R14] = R14,   [R15] = R15,
+	[RAX] = RAX, [RCX] = R9,  [RDX] = RDX,    [RBX] = RBX,    [RSP] = R10,    [RBP] = RBP,
+	[RSI] = RSI, [RDI] = RDI, [R8] = R14,     [R9] = R15,     [R10] = NO_REG, [R11] = NO_REG,
+	[R12] = R12, [R13] = R13, [R14] = NO_REG, [R15] = NO_REG,
 };
 
 struct emit_mem translate_state(size_t offset)
@@ -36,8 +38,7 @@ struct emit_mem translate_gpr(unsigned reg)
 	return translate_state(offsetof(struct soft_vcpu, frame.gpr) + 8 * reg);
 }
 
-/* An element of a table in the vCPU, at the place in HOST_PLACE. */
-static struct emit_mem table_at(size_t offset)
+struct emit_mem translate_table(size_t offset)
 {
 	return (struct emit_mem){ RSP, HOST_PLACE, 8, SOFT_JIT_RSP + (int)offset };
 }
@@ -122,330 +123,17 @@ static void add_cold(struct translation *t, uint8_t *site, unsigned kind, uint32
 	t->cold[t->n_cold++] = (struct cold){ site, kind, word, target };
 }
 
-/* From here: the interpreter is to do this instruction. */
-static void to_interpreter(struct translation *t)
+void translate_to_interpreter(struct translation *t)
 {
 	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, JIT_WORD(JIT_INTERPRET, t->s->offset), 0);
-}
-
-/* Skips the next five bytes when HOST_COUNT is 0. */
-static void skip_if_zero(struct translation *t)
-{
-	emit8(&t->e, 0xe3); /* jrcxz */
-	emit8(&t->e, 5);
 }
 
 /* When somebody wants the vCPU's attention, leaves to go on at an offset. */
 static void poll(struct translation *t, uint32_t word)
 {
 	emit_op_mem(&t->e, MOV_LOAD32, HOST_COUNT, STATE(attention));
-	skip_if_zero(t);
+	emit_skip_if_zero(&t->e);
 	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, word, 0);
-}
-
-/* --- Addresses ---- */
-
-/* The host register that has a guest's; those that live in memory are loaded into spare. */
-static unsigned in_register(struct translation *t, unsigned reg, unsigned spare)
-{
-	if (soft_host_reg[reg] != NO_REG)
-		return soft_host_reg[reg];
-	/* It may be in another one, changed. */
-	translate_save(t);
-	emit_op_mem(&t->e, MOV_LOAD, spare, translate_gpr(reg));
-	return spare;
-}
-
-void translate_from_page(struct translation *t, int32_t distance)
-{
-	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(page_base));
-	emit_op_mem(&t->e, LEA, HOST_LINEAR, (struct emit_mem){ HOST_LINEAR, NO_REG, 1, distance });
-}
-
-/* What base, index and displacement of the memory operand are on the host, without the segment. */
-static bool offset_of(struct translation *t, unsigned spare, struct emit_mem *m)
-{
-	const struct soft_insn *i = &t->s->insn;
-	int64_t disp = i->disp;
-
-	*m = (struct emit_mem){ NO_REG, NO_REG, 1, 0 };
-	if (i->addrsize == 2)
-		return false;
-	if (i->base == RIP_REG) {
-		disp += t->s->offset + i->length;
-		if (disp != (int32_t)disp || i->addrsize != 8)
-			return false;
-		emit_op_mem(&t->e, MOV_LOAD, spare, STATE(page_base));
-		m->base = spare;
-	} else {
-		if (disp != (int32_t)disp)
-			return false;
-		if (i->base != NO_REG)
-			m->base = in_register(t, i->base, HOST_LINEAR);
-		if (i->index != NO_REG) {
-			m->index = in_register(t, i->index, HOST_PLACE);
-			m->scale = i->scale;
-		}
-	}
-	m->disp = disp;
-	return true;
-}
-
-/* The register that has the linear address of the memory operand, or NO_REG. */
-static unsigned emit_linear(struct translation *t)
-{
-	const struct soft_insn *i = &t->s->insn;
-	struct emit_mem m;
-
-	if (!offset_of(t, HOST_LINEAR, &m))
-		return NO_REG;
-	if (i->segment < FS && m.index == NO_REG && m.base != NO_REG && !m.disp && i->addrsize == 8)
-		return m.base;
-	emit_op_mem(&t->e, i->addrsize == 8 ? LEA : LEA & ~OP_W, HOST_LINEAR, m);
-	if (i->segment >= FS) {
-		emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
-			    translate_state(offsetof(struct soft_vcpu, seg[0].base) +
-					    i->segment * sizeof(struct hav_segment)));
-		emit_op_mem(&t->e, LEA, HOST_LINEAR,
-			    (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 0 });
-	}
-	return HOST_LINEAR;
-}
-
-/* HOST_PLACE = what leads from linear addresses in [linear, linear + size) to the host's. */
-static void emit_lookup(struct translation *t, unsigned linear, unsigned size, bool write)
-{
-	size_t tlb = offsetof(struct soft_vcpu, tlb) + t->page->tlb * sizeof(struct soft_tlb);
-
-	emit_shrx32(&t->e, HOST_PLACE, linear, RSP);
-	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
-		    table_at(tlb + (write ? offsetof(struct soft_tlb, write)
-					  : offsetof(struct soft_tlb, read))));
-	emit_op_mem(&t->e, MOV_LOAD, HOST_PLACE, table_at(tlb + offsetof(struct soft_tlb, addend)));
-	emit_op_mem(&t->e, LEA, HOST_COUNT, (struct emit_mem){ linear, HOST_COUNT, 1, size - 1 });
-	emit_shrx(&t->e, HOST_COUNT, HOST_COUNT, RSP);
-	skip_if_zero(t);
-	if (t->fast)
-		emit_jmp(&t->e, t->s->slow);
-	else
-		to_interpreter(t);
-}
-
-/* --- Groups of accesses ---- */
-
-/* How a register that groups begin with is reached: the host's, or HOST_LINEAR. */
-static unsigned group_base(struct translation *t, const struct group *g)
-{
-	if (g->base != RIP_REG && soft_host_reg[g->base] != NO_REG)
-		return soft_host_reg[g->base];
-	translate_free(t, SCRATCH_LINEAR);
-	if (g->base != RIP_REG)
-		return in_register(t, g->base, HOST_LINEAR);
-	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, STATE(page_base));
-	return HOST_LINEAR;
-}
-
-/* Is this access one of a group here? Then *m is where it is. */
-static bool emit_member(struct translation *t, const struct member *member, struct emit_mem *m)
-{
-	const struct group *g;
-	struct emit_mem slot;
-	unsigned base;
-
-	if (!t->fast || member->group < 0 || t->groups[member->group].slot < 0)
-		return false;
-	g = &t->groups[member->group];
-	slot = translate_state(offsetof(struct soft_vcpu, jit_ranges) + 8 * g->slot);
-	if (t->established & 1u << member->group) {
-		translate_free(t, SCRATCH_PLACE);
-		emit_op_mem(&t->e, MOV_LOAD, HOST_PLACE, slot);
-		base = group_base(t, g);
-	} else {
-		translate_free(t, SCRATCH_ALL);
-		base = group_base(t, g);
-		emit_op_mem(&t->e, LEA, HOST_LINEAR,
-			    (struct emit_mem){ base, NO_REG, 1, g->low - member->moved });
-		emit_lookup(t, HOST_LINEAR, g->high - g->low, g->write);
-		emit_op_mem(&t->e, MOV_STORE, HOST_PLACE, slot);
-		t->established |= 1u << member->group;
-		if (base == HOST_LINEAR) {
-			*m = (struct emit_mem){ base, HOST_PLACE, 1, member->at - g->low };
-			return true;
-		}
-	}
-	*m = (struct emit_mem){ base, HOST_PLACE, 1, member->at - member->moved };
-	return true;
-}
-
-bool translate_operand(struct translation *t, unsigned size, bool write,
-		       const struct emit_mem *linear, struct emit_mem *m)
-{
-	unsigned reg;
-
-	if (!linear && emit_member(t, &t->s->operand, m))
-		return true;
-	translate_free(t, SCRATCH_ALL);
-	reg = emit_linear(t);
-	if (reg == NO_REG)
-		return false;
-	if (linear)
-		emit_op_mem(&t->e, MOV_STORE, reg, *linear);
-	emit_lookup(t, reg, size, write);
-	*m = (struct emit_mem){ reg, HOST_PLACE, 1, 0 };
-	return true;
-}
-
-/* Eight bytes at a distance from the top of the stack. */
-static struct emit_mem emit_stack(struct translation *t, int32_t distance, bool write)
-{
-	unsigned reg = soft_host_reg[RSP];
-	struct emit_mem m;
-
-	if (emit_member(t, &t->s->stack, &m))
-		return m;
-	translate_free(t, SCRATCH_ALL);
-	if (distance) {
-		emit_op_mem(&t->e, LEA, HOST_LINEAR, (struct emit_mem){ reg, NO_REG, 1, distance });
-		reg = HOST_LINEAR;
-	}
-	emit_lookup(t, reg, 8, write);
-	return (struct emit_mem){ reg, HOST_PLACE, 1, 0 };
-}
-
-#define MAX_RANGE 2048 /* bytes that a group may span */
-
-/* Finds or makes the group for an access. */
-static int join(struct translation *t, unsigned base, unsigned version, bool write, int32_t at,
-		unsigned size)
-{
-	int32_t end = at + (int32_t)size;
-	struct group *g;
-
-	for (unsigned i = 0; i < t->n_groups; i++) {
-		g = &t->groups[i];
-		if (g->base != base || g->version != version || g->write != write ||
-		    (int64_t)end - g->low > MAX_RANGE || (int64_t)g->high - at > MAX_RANGE)
-			continue;
-		g->low = MIN(g->low, at);
-		g->high = MAX(g->high, end);
-		g->n++;
-		return i;
-	}
-	if (t->n_groups == MAX_GROUPS)
-		return -1;
-	t->groups[t->n_groups] = (struct group){ base, write, version, at, end, 1, -1 };
-	return t->n_groups++;
-}
-
-/* Registers as a block changes them. */
-struct registers {
-	unsigned version[16];
-	int32_t stack; /* by how much RSP has moved since its version began */
-};
-
-static void join_operand(struct translation *t, struct step *s, const struct registers *r)
-{
-	const struct soft_insn *i = &s->insn;
-	bool memory = false;
-	int64_t at = i->disp;
-
-	for (unsigned n = 0; n < s->d.insn.operand_count_visible; n++)
-		memory |= s->d.ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-			  s->d.ops[n].mem.type == ZYDIS_MEMOP_TYPE_MEM;
-	if (!memory || i->base == NO_REG || i->index != NO_REG || i->addrsize != 8 ||
-	    i->segment >= FS || !i->memory_size || i->memory_size > 64)
-		return;
-	if (i->base == RIP_REG)
-		at += s->offset + i->length;
-	if (i->base == RSP)
-		s->operand.moved = r->stack;
-	at += s->operand.moved;
-	if (at != (int32_t)at || at > INT32_MAX - MAX_RANGE || at < INT32_MIN + MAX_RANGE)
-		return;
-	s->operand.at = at;
-	s->operand.group = join(t, i->base, i->base == RIP_REG ? 0 : r->version[i->base],
-				i->base == RSP || (i->flags & INSN_WRITES), at, i->memory_size);
-}
-
-/* PUSH, POP, CALL and RET: where they access the stack, and by how much they move it. */
-static bool stack_use(const struct soft_insn *i, int32_t *at, int32_t *by)
-{
-	if (i->opsize != 8 || i->far_branch)
-		return false;
-	switch (i->mnemonic) {
-	case ZYDIS_MNEMONIC_PUSH:
-	case ZYDIS_MNEMONIC_CALL: *at = *by = -8; return true;
-	case ZYDIS_MNEMONIC_POP:
-	case ZYDIS_MNEMONIC_RET:
-		*at = 0;
-		*by = 8;
-		return true;
-	default: return false;
-	}
-}
-
-/* Does it add a constant to RSP? */
-static bool moves_stack(const struct soft_insn *i, int32_t *by)
-{
-	if (i->op[0].kind != OPERAND_GPR || i->op[0].reg != RSP || i->op[0].size != 8)
-		return false;
-	if (i->op[1].kind == OPERAND_IMM && i->imm == (int16_t)i->imm) {
-		*by = i->mnemonic == ZYDIS_MNEMONIC_SUB ? -i->imm : i->imm;
-		return i->mnemonic == ZYDIS_MNEMONIC_SUB || i->mnemonic == ZYDIS_MNEMONIC_ADD;
-	}
-	*by = i->disp;
-	return i->mnemonic == ZYDIS_MNEMONIC_LEA && i->base == RSP && i->index == NO_REG &&
-	       i->addrsize == 8 && i->disp == (int16_t)i->disp;
-}
-
-static void change_registers(const struct step *s, struct registers *r)
-{
-	int32_t at, by;
-	bool moved = stack_use(&s->insn, &at, &by) || moves_stack(&s->insn, &by);
-
-	/* Not without end. */
-	if (moved && r->stack + by == (int16_t)(r->stack + by))
-		r->stack += by;
-	else
-		moved = false;
-	for (unsigned n = 0; n < s->d.insn.operand_count; n++) {
-		const ZydisDecodedOperand *op = &s->d.ops[n];
-		unsigned reg;
-
-		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !soft_is_gpr(op->reg.value) ||
-		    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-			continue;
-		reg = soft_gpr_of(op->reg.value);
-		if (reg == RSP && moved && !(n == 0 && s->insn.mnemonic == ZYDIS_MNEMONIC_POP))
-			continue;
-		r->version[reg]++;
-		if (reg == RSP)
-			r->stack = 0;
-	}
-}
-
-/* Finds the accesses that may share look-ups; false when there are none. */
-static bool plan_groups(struct translation *t, struct step *steps, unsigned n)
-{
-	struct registers r = { .stack = 0 };
-	int slots = 0;
-
-	for (struct step *s = steps; s < steps + n; s++) {
-		int32_t at, by;
-
-		s->operand = s->stack = (struct member){ .group = -1 };
-		join_operand(t, s, &r);
-		if (stack_use(&s->insn, &at, &by)) {
-			s->stack.at = r.stack + at;
-			s->stack.moved = r.stack;
-			s->stack.group = join(t, RSP, r.version[RSP], true, s->stack.at, 8);
-		}
-		change_registers(s, &r);
-	}
-	for (unsigned i = 0; i < t->n_groups; i++)
-		if (t->groups[i].n > 1 && slots < SOFT_JIT_RANGES)
-			t->groups[i].slot = slots++;
-	return slots;
 }
 
 /* --- Jumps ---- */
@@ -461,7 +149,7 @@ static void link_within(struct translation *t, uint8_t *site, unsigned target)
 	uint32_t at = t->page->at[target];
 
 	if (at && !(at & JIT_MIDDLE))
-		emit_close(site, t->jit->writable + (at & ~JIT_SPANS));
+		emit_close(site, t->jit->writable + (at & JIT_CODE));
 	else
 		add_cold(t, site, COLD_CHAIN, JIT_WORD(JIT_CHAIN, target), 0);
 }
@@ -473,26 +161,45 @@ static void jump_within(struct translation *t, unsigned target)
 	link_within(t, emit_jmp_open(&t->e), target);
 }
 
+void translate_emit_jump(struct emitter *e, unsigned tlb, int32_t stack)
+{
+	size_t jumps = offsetof(struct soft_vcpu, jumps) + tlb * sizeof(struct soft_jumps);
+
+	if (stack)
+		emit_op_mem(e, LEA, soft_host_reg[RSP],
+			    (struct emit_mem){ soft_host_reg[RSP], NO_REG, 1, stack });
+	emit_shrx(e, HOST_LINEAR, HOST_LINEAR, RSP);
+	emit_shlx(e, HOST_LINEAR, HOST_LINEAR, RSP);
+	emit_op_mem(e, MOV_STORE, HOST_LINEAR, STATE(page_base));
+	emit_op_mem(e, 0xff, 4, translate_table(jumps + offsetof(struct soft_jumps, code)));
+}
+
+void translate_emit_find_jump(struct emitter *e, unsigned tlb)
+{
+	size_t jumps = offsetof(struct soft_vcpu, jumps) + tlb * sizeof(struct soft_jumps);
+
+	emit_op_reg(e, OP_0F | 0xb7, HOST_PLACE, HOST_LINEAR);
+	emit_op_mem(e, MOV_LOAD, HOST_COUNT,
+		    translate_table(jumps + offsetof(struct soft_jumps, tag)));
+	emit_op_mem(e, LEA, HOST_COUNT, (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 0 });
+}
+
 /* To the linear address in HOST_LINEAR, if code for it is in the table; the stack pointer moves
  * then. */
 static void emit_jump_linear(struct translation *t, int32_t stack, uint32_t word)
 {
-	size_t jumps = offsetof(struct soft_vcpu, jumps) + t->page->tlb * sizeof(struct soft_jumps);
+	unsigned tlb = t->page->tlb;
 
+	if (!t->hot && stack >= -8 && stack <= 8 && stack % 8 == 0) {
+		emit_call(&t->e, t->jit->writable + t->jit->helpers.jump[tlb][stack / 8 + 1]);
+		emit32(&t->e, word);
+		return;
+	}
 	poll(t, word);
-	emit_op_reg(&t->e, OP_0F | 0xb7, HOST_PLACE, HOST_LINEAR);
-	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT,
-		    table_at(jumps + offsetof(struct soft_jumps, tag)));
-	emit_op_mem(&t->e, LEA, HOST_COUNT, (struct emit_mem){ HOST_LINEAR, HOST_COUNT, 1, 0 });
-	skip_if_zero(t);
+	translate_emit_find_jump(&t->e, tlb);
+	emit_skip_if_zero(&t->e);
 	add_cold(t, emit_jmp_open(&t->e), COLD_LEAVE, word, 0);
-	if (stack)
-		emit_op_mem(&t->e, LEA, soft_host_reg[RSP],
-			    (struct emit_mem){ soft_host_reg[RSP], NO_REG, 1, stack });
-	emit_shrx(&t->e, HOST_LINEAR, HOST_LINEAR, RSP);
-	emit_shlx(&t->e, HOST_LINEAR, HOST_LINEAR, RSP);
-	emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(page_base));
-	emit_op_mem(&t->e, 0xff, 4, table_at(jumps + offsetof(struct soft_jumps, code)));
+	translate_emit_jump(&t->e, tlb, stack);
 }
 
 /* The target of a direct jump, from the page; false when it is too far to be said. */
@@ -516,7 +223,7 @@ static void emit_move_stack(struct translation *t, int32_t by)
 /* The return address, below the top of the stack, which does not move yet. */
 static void emit_return_address(struct translation *t)
 {
-	struct emit_mem top = emit_stack(t, -8, true);
+	struct emit_mem top = translate_stack(t, -8, true);
 
 	emit_op_mem(&t->e, MOV_LOAD, HOST_COUNT, STATE(page_base));
 	emit_op_mem(&t->e, LEA, HOST_COUNT,
@@ -530,13 +237,16 @@ static bool direct(struct translation *t, bool call)
 
 	if (!direct_target(t, &target))
 		return false;
-	t->ended = true;
+	t->ended = target != t->follows;
 	if (call)
 		emit_return_address(t);
 	if (within(target)) {
 		if (call)
 			emit_move_stack(t, -8);
-		jump_within(t, target);
+		if (!t->ended && target <= t->s->offset)
+			poll(t, JIT_WORD(JIT_GO, target));
+		if (t->ended)
+			jump_within(t, target);
 		return true;
 	}
 	translate_from_page(t, target);
@@ -565,7 +275,7 @@ static bool indirect(struct translation *t, bool call)
 	} else {
 		if (call)
 			emit_return_address(t);
-		emit_mov(&t->e, HOST_LINEAR, in_register(t, op->reg, HOST_LINEAR));
+		emit_mov(&t->e, HOST_LINEAR, translate_in_register(t, op->reg, HOST_LINEAR));
 	}
 	emit_jump_linear(t, call ? -8 : 0, word);
 	t->ended = true;
@@ -583,7 +293,7 @@ static bool ret(struct translation *t)
 {
 	if (t->s->insn.far_branch || t->s->insn.opsize != 8)
 		return false;
-	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, emit_stack(t, 0, false));
+	emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, translate_stack(t, 0, false));
 	emit_jump_linear(t, 8 + (uint16_t)t->s->insn.imm, JIT_WORD(JIT_INTERPRET, t->s->offset));
 	t->ended = true;
 	return true;
@@ -597,7 +307,9 @@ static bool jcc(struct translation *t)
 	if (t->s->insn.opsize != 8 || !direct_target(t, &target))
 		return false;
 	translate_save(t);
-	if (!within(target)) {
+	if (t->follows == target && target != after(t)) {
+		link_within(t, emit_jcc_open(&t->e, condition ^ 1), after(t));
+	} else if (!within(target)) {
 		add_cold(t, emit_jcc_open(&t->e, condition), COLD_CROSS,
 			 JIT_WORD(JIT_INTERPRET, t->s->offset), target);
 	} else if (target <= t->s->offset) {
@@ -641,7 +353,7 @@ static bool push(struct translation *t)
 		emit_op_mem(&t->e, MOV_LOAD, HOST_LINEAR, m);
 		emit_op_mem(&t->e, MOV_STORE, HOST_LINEAR, STATE(jit_saved));
 	}
-	m = emit_stack(t, -8, true);
+	m = translate_stack(t, -8, true);
 	if (op->kind == OPERAND_IMM) {
 		emit_op_mem(&t->e, OP_W | 0xc7, 0, m);
 		emit32(&t->e, t->s->insn.imm);
@@ -663,7 +375,7 @@ static bool pop(struct translation *t)
 
 	if (t->s->insn.opsize != 8 || op->kind != OPERAND_GPR || op->reg == RSP)
 		return false;
-	m = emit_stack(t, 0, false);
+	m = translate_stack(t, 0, false);
 	emit_op_mem(&t->e, MOV_LOAD, register_for(t, op->reg, false), m);
 	translate_written(t, op->reg);
 	emit_move_stack(t, 8);
@@ -674,7 +386,7 @@ static bool leave(struct translation *t)
 {
 	if (t->s->insn.opsize != 8)
 		return false;
-	emit_lookup(t, RBP, 8, false);
+	translate_lookup(t, RBP, 8, false);
 	emit_op_mem(&t->e, LEA, soft_host_reg[RSP], (struct emit_mem){ RBP, NO_REG, 1, 8 });
 	emit_op_mem(&t->e, MOV_LOAD, RBP, (struct emit_mem){ RBP, HOST_PLACE, 1, 0 });
 	return true;
@@ -765,10 +477,15 @@ static bool one(struct translation *t)
 	}
 }
 
-/* An instruction in the present variant; what was emitted of one that cannot be is taken back. */
+static void note_origin(struct translation *t, unsigned offset)
+{
+	t->jit->origins[t->jit->n_origins++] =
+		(struct soft_jit_origin){ t->e.at - t->jit->writable, offset };
+}
+
+/* An instruction as cold or hot code; what was emitted of one that cannot be is taken back. */
 static void instruction(struct translation *t, struct step *s)
 {
-	struct soft_jit *jit = t->jit;
 	uint8_t *start = t->e.at;
 	unsigned n_cold = t->n_cold;
 	uint32_t established = t->established;
@@ -776,10 +493,9 @@ static void instruction(struct translation *t, struct step *s)
 
 	t->s = s;
 	memcpy(scratch, t->scratch, sizeof(scratch));
-	jit->origins[jit->n_origins++] =
-		(struct soft_jit_origin){ start - jit->writable, s->offset };
+	note_origin(t, s->offset);
 	if (one(t)) {
-		if (!t->fast)
+		if (!t->hot)
 			translate_free(t, SCRATCH_ALL);
 		return;
 	}
@@ -789,7 +505,7 @@ static void instruction(struct translation *t, struct step *s)
 	memcpy(t->scratch, scratch, sizeof(scratch));
 	translate_free(t, SCRATCH_ALL);
 	t->ended = true;
-	to_interpreter(t);
+	translate_to_interpreter(t);
 }
 
 /* To an offset, wherever code for its linear address is. */
@@ -825,7 +541,7 @@ static void put_cold(struct translation *t)
 	t->jit->used = ALIGN_UP(t->e.at - t->jit->writable, 16);
 }
 
-/* After the last instruction of a variant: offset is what follows. */
+/* After the last instruction of a block: offset is what follows. */
 static void go_on(struct translation *t, unsigned offset)
 {
 	if (t->ended)
@@ -848,60 +564,155 @@ static bool decode_step(struct translation *t, struct step *s, unsigned offset)
 	return soft_decode(t->cpu, bytes, n, &s->insn, &s->d) || n == SOFT_MAX_INSN;
 }
 
-/* The slow variant, which is where instructions come from; returns what follows the last one. */
-static unsigned translate_slow(struct translation *t, struct step *steps, unsigned *n,
-			       unsigned offset)
+/* --- Blocks ---- */
+
+/* Cold code counts how often it is begun at its head; when the count is at an end it asks to be
+ * hot. */
+static void emit_heat(struct translation *t, unsigned offset)
+{
+	bool eager = t->cpu->vm->vm.config.translation == HAV_TRANSLATE_EAGERLY;
+
+	note_origin(t, offset);
+	emit_call(&t->e, t->jit->writable + t->jit->helpers.heat);
+	t->cpu->heat[(uint16_t)((uintptr_t)t->jit->code + (t->e.at - t->jit->writable))] =
+		eager ? 1 : SOFT_JIT_HOT;
+}
+
+/* Cold code, which is where instructions come from. */
+static void translate_cold(struct translation *t, unsigned offset)
 {
 	uint32_t *at = t->page->at;
 
-	for (*n = 0; !t->ended && offset < SOFT_PAGE && *n < MAX_BLOCK; ++*n) {
-		struct step *s = &steps[*n];
+	for (unsigned n = 0; !t->ended && offset < SOFT_PAGE && n < MAX_BLOCK; n++) {
+		struct step s = {};
 
-		if (*n && at[offset] && !(at[offset] & JIT_MIDDLE))
+		if (n && at[offset] && !(at[offset] & JIT_MIDDLE))
 			break;
-		s->slow = t->e.at;
-		if (!decode_step(t, s, offset)) {
+		if (!decode_step(t, &s, offset)) {
 			at[offset] = (t->e.at - t->jit->writable) | JIT_SPANS;
 			go_by_table(t, offset);
 			t->ended = true;
 			break;
 		}
-		if (!*n || !at[offset])
-			at[offset] = (t->e.at - t->jit->writable) | (*n ? JIT_MIDDLE : 0);
-		instruction(t, s);
-		offset += s->insn.length;
+		if (!n || !at[offset])
+			at[offset] = (t->e.at - t->jit->writable) | (n ? JIT_MIDDLE : 0);
+		if (!n)
+			emit_heat(t, offset);
+		instruction(t, &s);
+		offset += s.insn.length;
 	}
-	return offset;
+	go_on(t, offset);
+	put_cold(t);
+}
+
+static void begin(struct translation *t, struct soft_vcpu *cpu, struct soft_jit_page *page,
+		  struct cold *cold)
+{
+	*t = (struct translation){
+		.cpu = cpu,
+		.jit = cpu->jit,
+		.page = page,
+		.cold = cold,
+		.follows = NOWHERE,
+		.scratch = { { NO_REG }, { NO_REG }, { NO_REG } },
+	};
+	t->e.at = cpu->jit->writable + cpu->jit->used;
 }
 
 void soft_translate_code(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned head)
 {
+	struct cold cold[MAX_COLD];
+	struct translation t;
+
+	begin(&t, cpu, page, cold);
+	translate_cold(&t, head);
+}
+
+/* Where a direct jump goes in the page, or NOWHERE. */
+static int target_within(const struct step *s)
+{
+	int64_t target = (int64_t)s->offset + s->insn.length + s->insn.imm;
+
+	return s->insn.op[0].kind == OPERAND_IMM && s->insn.opsize == 8 && !s->insn.far_branch &&
+			       within(target)
+		       ? (int)target
+		       : NOWHERE;
+}
+
+/* What is run after an instruction in its page, as far as that is known; or NOWHERE. */
+static int next_of(const struct step *s)
+{
+	unsigned after = s->offset + s->insn.length;
+
+	switch (s->insn.mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL: return target_within(s);
+	case ZYDIS_MNEMONIC_RET: return NOWHERE;
+	default: return after < SOFT_PAGE ? (int)after : NOWHERE;
+	}
+}
+
+/*
+ * The instructions of a hot block; each has cold code. A short loop is there several times: then
+ * its rounds share look-ups.
+ */
+static unsigned gather(struct translation *t, struct step *steps, unsigned head)
+{
+	uint32_t *at = t->page->at;
+	uint64_t seen[SOFT_PAGE / 64] = {};
+	int offset = head;
+	unsigned n = 0, rounds = 1;
+
+	while (n < MAX_BLOCK && offset >= 0 && !(seen[offset / 64] & BIT(offset % 64))) {
+		struct step *s = &steps[n];
+
+		if (!at[offset])
+			soft_translate_code(t->cpu, t->page, offset);
+		if ((at[offset] & JIT_SPANS) || !decode_step(t, s, offset))
+			break;
+		seen[offset / 64] |= BIT(offset % 64);
+		s->cold = t->jit->writable + (at[offset] & JIT_CODE);
+		offset = next_of(s);
+		n++;
+		if (is_jcc(&s->d.insn) && offset >= 0 && target_within(s) == (int)head &&
+		    n / rounds <= MAX_LOOP && rounds < MAX_ROUNDS) {
+			offset = head;
+			rounds++;
+			memset(seen, 0, sizeof(seen));
+		}
+		s->follows = offset;
+	}
+	/* What is not in the block is jumped to. */
+	steps[n - 1].follows = NOWHERE;
+	return n;
+}
+
+uint32_t soft_translate_hot(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned head,
+			    uint32_t start)
+{
 	struct soft_jit *jit = cpu->jit;
 	struct step steps[MAX_BLOCK];
 	struct cold cold[MAX_COLD];
-	struct translation t = {
-		.cpu = cpu,
-		.jit = jit,
-		.page = page,
-		.cold = cold,
-		.scratch = { { NO_REG }, { NO_REG }, { NO_REG } },
-	};
-	unsigned n, next;
+	struct translation t;
+	unsigned n;
 
-	t.e.at = jit->writable + jit->used;
-	next = translate_slow(&t, steps, &n, head);
-	go_on(&t, next);
-	put_cold(&t);
-	if (!plan_groups(&t, steps, n))
-		return;
-	t.fast = true;
-	t.ended = false;
-	t.e.at = jit->writable + jit->used;
-	page->at[head] = jit->used;
+	begin(&t, cpu, page, cold);
+	n = gather(&t, steps, head);
 	for (unsigned i = 0; i < n; i++)
+		if (steps[i].offset == head)
+			steps[i].cold = jit->writable + start + JIT_CALL_SIZE;
+	translate_plan_groups(&t, steps, n);
+	t.hot = true;
+	start = jit->used;
+	t.e.at = jit->writable + start;
+	page->at[head] = start | JIT_FAST;
+	for (unsigned i = 0; i < n && !t.ended; i++) {
+		t.follows = steps[i].follows;
 		instruction(&t, &steps[i]);
-	go_on(&t, next);
+	}
+	go_on(&t, after(&t));
 	put_cold(&t);
+	return start;
 }
 
 uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, unsigned offset,
@@ -912,19 +723,13 @@ uint32_t soft_translate_span(struct soft_vcpu *cpu, struct soft_jit_page *page, 
 	uint8_t bytes[SOFT_MAX_INSN];
 	struct cold cold[MAX_COLD];
 	struct step s = { .offset = offset };
-	struct translation t = {
-		.cpu = cpu,
-		.jit = jit,
-		.page = page,
-		.cold = cold,
-		.scratch = { { NO_REG }, { NO_REG }, { NO_REG } },
-	};
+	struct translation t;
 	uint32_t start = jit->used;
 
 	memcpy(bytes, page->host + offset, n);
 	memcpy(bytes + n, second->host, SOFT_MAX_INSN - n);
 	soft_decode(cpu, bytes, SOFT_MAX_INSN, &s.insn, &s.d);
-	t.e.at = jit->writable + start;
+	begin(&t, cpu, page, cold);
 	instruction(&t, &s);
 	go_on(&t, offset + s.insn.length);
 	put_cold(&t);
