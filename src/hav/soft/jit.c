@@ -318,8 +318,8 @@ bool soft_jit_code_cache(const struct hav_vcpu *vcpu, struct hav_code_cache *cac
 	if (!jit)
 		return false;
 	*cache = (struct hav_code_cache){
-		.used = peek(&jit->used),
-		.size = SOFT_JIT_SIZE,
+		.used = peek(&jit->used) - jit->begin,
+		.size = SOFT_JIT_SIZE - jit->begin,
 		.pages = peek(&jit->n_pages),
 		.max_pages = SOFT_JIT_PAGES,
 		.origins = peek(&jit->n_origins),
