@@ -206,7 +206,7 @@ static int fill_strings(struct boot_job *job, struct multiboot_info *info, struc
 int boot_multiboot_load(struct boot_job *job, struct boot_entry *entry, struct error **err)
 {
 	struct multiboot_info *info = gmem_slice(job->gm, BOOT_INFO_GPA, sizeof(*info));
-	struct multiboot_header h;
+	struct multiboot_header h = {};
 	uint64_t end, at = find_header(job, &h);
 
 	if (h.flags & HEADER_FLAGS_REQUIRED & ~HEADER_FLAGS_KNOWN)

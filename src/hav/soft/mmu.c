@@ -377,7 +377,7 @@ static void fill(struct soft_vcpu *cpu, uint64_t linear, unsigned which, const s
 enum soft_result soft_translate(struct soft_vcpu *cpu, uint64_t linear, unsigned access,
 				unsigned tlb, uint64_t *gpa)
 {
-	struct walk w;
+	struct walk w = {};
 	enum soft_result r = walk_and_mark(cpu, linear, access, tlb, &w);
 
 	if (r)
