@@ -6,7 +6,7 @@
 
 #include <Zydis/Zydis.h>
 
-enum { EXC_DB = 1, EXC_GP = 13, EXC_PF = 14 };
+enum { EXC_DB = 1, EXC_GP = 13, EXC_PF = 14, EXC_AC = 17 };
 
 struct insn {
 	uint64_t address;
@@ -57,6 +57,19 @@ static bool call_pushes_first(const struct look *l)
 	       l->host->how == EXC_GP && l->guest->how == EXC_GP;
 }
 
+/* Intel SDM vol. 2, FXSAVE: with alignment checks the processor may give #AC in place of #GP. */
+static bool misaligned_state(const struct look *l)
+{
+	switch (l->insn->i.mnemonic) {
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+		return ended_here(l) && l->host->how == EXC_AC && l->guest->how == EXC_GP;
+	default: return false;
+	}
+}
+
 /* Under a hypervisor that emulates it. */
 static bool int1(const struct look *l)
 {
@@ -71,6 +84,7 @@ static const struct {
 	{ "operands of many bytes at the end of the lower half", large_at_end },
 	{ "CALL to a non-canonical address, translated, writes the stack", call_pushes_first },
 	{ "REPE CMPSB: of two faults, the other", compares },
+	{ "FXSAVE and FXRSTOR, misaligned, with alignment checks: #GP for #AC", misaligned_state },
 	{ "INT1, as some hypervisors do it, is a fault", int1 },
 };
 
