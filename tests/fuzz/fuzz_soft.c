@@ -35,8 +35,8 @@
 #define MAX_EXITS 300
 
 struct input {
-	uint8_t mode;  /* bits 0, 1: 64-bit, 32-bit, 16-bit real, 64-bit; bit 2: CPL 3; bit 3:
-			  jit=off */
+	uint8_t mode;  /* bits 0, 1: 64-bit, 32-bit, 16-bit real, 64-bit; bit 2: CPL 3; bits 3,
+			  4: kinds */
 	uint8_t entry; /* where in the code, by 16 */
 	uint8_t flags, spare;
 	uint32_t cr0, cr4; /* flipped bits */
@@ -50,7 +50,9 @@ static struct hav *hav;
 static struct machine {
 	struct hav_vm *vm;
 	struct hav_vcpu *vcpu;
-} machines[2]; /* translating, interpreting */
+} machines[4]; /* by how they run the code */
+static const enum hav_translation kinds[] = { HAV_TRANSLATE, HAV_TRANSLATE_EAGERLY, HAV_INTERPRET,
+					      HAV_TRANSLATE_EAGERLY };
 static struct hav_vcpu *_Atomic running;
 static atomic_bool over;
 static pthread_t kicking;
@@ -92,8 +94,8 @@ static void prepare(void)
 	if (room == MAP_FAILED || mprotect(ram, RAM, PROT_READ | PROT_WRITE) < 0 ||
 	    hav_open(&hav, "soft", NULL) < 0)
 		abort();
-	make(&machines[0], HAV_TRANSLATE_EAGERLY);
-	make(&machines[1], HAV_INTERPRET);
+	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++)
+		make(&machines[i], kinds[i]);
 	if (pthread_create(&kicking, NULL, kicker, NULL))
 		abort();
 }
@@ -212,12 +214,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < sizeof(in))
 		return 0;
 	memcpy(&in, data, sizeof(in));
-	m = &machines[in.mode >> 3 & 1];
+	m = &machines[in.mode >> 3 & 3];
 	memset(ram, 0, TABLES);
 	make_tables();
 	memcpy(ram + CODE, data + sizeof(in), MIN(size - sizeof(in), RAM - CODE));
-	hav_vm_memory_written(machines[0].vm, 0, RAM);
-	hav_vm_memory_written(machines[1].vm, 0, RAM);
+	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++)
+		hav_vm_memory_written(machines[i].vm, 0, RAM);
 	set_state(m, &in);
 	atomic_store(&running, m->vcpu);
 	for (unsigned i = 0; i < MAX_EXITS; i++)
