@@ -138,6 +138,7 @@ void uring_queue(struct uring *uring, struct block_request *req);
 /* Submits what is queued and takes what has completed. true: something is left to be submitted. */
 bool uring_run(struct uring *uring);
 void uring_wait(struct uring *uring);
+bool uring_has_one_worker(const struct uring *uring);
 const char *uring_unavailable(void); /* why there is none, once uring_new() has found out */
 
 struct pool *pool_new(struct block_queue *queue, unsigned n_threads, struct error **err);

@@ -57,10 +57,17 @@ struct block_request *request_list_take(struct request_list *list)
 
 /* --- Steps ---- */
 
+/* io_uring has no ioctl(), and where it has one worker what may take long would keep that. */
+static bool for_uring(const struct block_queue *queue, unsigned op)
+{
+	if (!queue->uring || op == IO_DISCARD)
+		return false;
+	return op == IO_READ || op == IO_WRITE || !uring_has_one_worker(queue->uring);
+}
+
 static void begin_step(struct block_queue *queue, struct block_request *req)
 {
-	/* io_uring has no ioctl(). */
-	if (queue->uring && state_of(req)->io.op != IO_DISCARD)
+	if (for_uring(queue, state_of(req)->io.op))
 		uring_queue(queue->uring, req);
 	else
 		pool_queue(queue->pool, req);
@@ -372,7 +379,7 @@ void queue_serve(struct block_queue *queue)
 	while (queue->again && rounds++ < MAX_ROUNDS) {
 		queue->again = false;
 		left = queue->uring && uring_run(queue->uring);
-		if (queue->pool)
+		if (queue->pool && pool_busy(queue->pool))
 			pool_run(queue->pool);
 		if (!run_ready(queue))
 			continue;
@@ -459,9 +466,9 @@ static int make_engine(struct block_queue *queue, struct error **err)
 		return -1;
 	}
 	if (queue->uring) {
-		if (!block->device || !block->discard)
+		if (!(block->device && block->discard) && !uring_has_one_worker(queue->uring))
 			return 0;
-		n_threads = 1; /* for BLKDISCARD */
+		n_threads = 1;
 	}
 	queue->pool = pool_new(queue, n_threads, err);
 	return queue->pool ? 0 : -1;

@@ -10,6 +10,10 @@
  *
  * Submission is one system call a batch (uring_run()); what completed within it, such as reads of
  * cached pages, is taken at once.
+ *
+ * What cannot be done without waiting the kernel gives to worker threads. It lets one writer at a
+ * time into a file, but wakes a worker for each request: they get into each other's way, and writes
+ * through the page cache become a third slower. So where reads need no workers there is one.
  */
 #include "block/internal.h"
 
@@ -20,17 +24,23 @@
 #include <errno.h>
 #include <liburing.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 
 #define MAX_SQ_ENTRIES 64
+#define GATHER_PART    4
+#define GATHER_NS      100000
 
 struct uring {
 	struct block_queue *queue;
 	struct io_uring ring;
 	struct loop_watch *watch;
 	struct request_list backlog; /* no room in the submission queue */
+	bool one_worker;
 };
 
 static char why_unavailable[64] = "";
@@ -68,6 +78,30 @@ static int restrict_ring(struct io_uring *ring, int fd)
 	return ret;
 }
 
+/* A regular file whose reads can be tried without waiting, or never wait. */
+static bool wants_one_worker(const struct block *block)
+{
+	uint8_t byte;
+	const struct iovec iov = { &byte, sizeof(byte) };
+	struct statfs fs;
+
+	if (block->device || block->direct)
+		return false;
+	if (preadv2(block->fd, &iov, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN)
+		return true;
+	return fstatfs(block->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+static void limit_workers(struct uring *uring)
+{
+	/* Those of regular files, and of all else; 0 leaves what is. Linux 5.15. */
+	const unsigned workers[2] = { 1, 0 };
+
+	uring->one_worker = wants_one_worker(uring->queue->block) &&
+			    ring_register(&uring->ring, IORING_REGISTER_IOWQ_MAX_WORKERS, workers,
+					  ARRAY_SIZE(workers)) == 0;
+}
+
 static unsigned power_of_two(unsigned n)
 {
 	unsigned p = 1;
@@ -94,16 +128,32 @@ static int set_up_ring(struct uring *uring)
 	}
 	if (ret < 0)
 		return ret;
+	limit_workers(uring);
 	ret = restrict_ring(&uring->ring, uring->queue->block->fd);
 	if (ret < 0)
 		io_uring_queue_exit(&uring->ring);
 	return ret;
 }
 
+/*
+ * With much in flight the next completions are near. Waiting for some of them, for a while that no
+ * one notices at such a depth, spares wake-ups here and interrupts there.
+ */
+static void gather(struct uring *uring)
+{
+	struct __kernel_timespec limit = { .tv_nsec = GATHER_NS };
+	const unsigned n = uring->queue->in_flight / GATHER_PART;
+	struct io_uring_cqe *cqe;
+
+	if (n > 1 && uring->ring.features & IORING_FEAT_EXT_ARG)
+		io_uring_wait_cqes(&uring->ring, &cqe, n, &limit, NULL);
+}
+
 static void on_completion(void *opaque, uint32_t events)
 {
 	struct uring *uring = opaque;
 
+	gather(uring);
 	queue_serve(uring->queue);
 }
 
@@ -235,6 +285,11 @@ bool uring_run(struct uring *uring)
 		reap(uring);
 	} while (more && unsubmitted(uring));
 	return unsubmitted(uring);
+}
+
+bool uring_has_one_worker(const struct uring *uring)
+{
+	return uring->one_worker;
 }
 
 /* Nothing has completed and something is in flight. */

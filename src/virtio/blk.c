@@ -2,7 +2,7 @@
  * virtio-blk (§5.2): a disk.
  *
  * Each queue has a table of requests, one an entry, made once and touched only as far as the driver
- * goes; none is ever missing, as a queue has no more chains in flight than entries. A kick takes
+ * goes; none is missing for a driver that keeps no more chains in flight than entries. A kick takes
  * all chains there are, turns each into a request of the block room, and starts them together with
  * one system call; completions come back on the same thread, the disk's own or that of iothread=,
  * and the driver is interrupted once for a batch of them.
@@ -55,6 +55,9 @@
 #define MAX_RANGES 1
 /* The largest range, in sectors, that fits in 31 bits of bytes; QEMU's limit. */
 #define MAX_RANGE_SECTORS (INT32_MAX >> SECTOR_BITS)
+
+/* Of taking what the driver adds meanwhile, before others on the thread have their turn. */
+#define MAX_ROUNDS 16
 
 /* Header and status are pieces of their own beside seg_max of data. */
 #define EXTRA_PIECES 2
@@ -116,6 +119,7 @@ struct blk_queue {
 	struct blk_request *free; /* those used before, the last one first */
 	unsigned n_fresh;         /* those never used are the last n_fresh */
 	struct iovec *iovs;
+	bool taking; /* in blk_notify() */
 };
 
 struct virtio_blk {
@@ -339,29 +343,42 @@ static bool take_chains(struct blk_queue *queue)
 				    queue->index);
 		return false;
 	}
-	return true;
+	if (!virtq_has_work(vq))
+		return true;
+	virtio_fail(&blk->vd, "queue %u: more requests in flight than the queue has entries",
+		    queue->index);
+	return false;
 }
 
+/*
+ * The driver is not asked for kicks until there is nothing left to start, and hears of what
+ * completed on the way at the end: each spares it exits. Other users of the thread get their turn.
+ */
 static void blk_notify(struct virtio_device *vd, unsigned q)
 {
 	struct blk_queue *queue = &of_vd(vd)->queues[q];
 	struct virtq *vq = &vd->queues[q];
+	bool more = true;
 
-	do {
+	queue->taking = true;
+	for (unsigned round = 0; more && round < MAX_ROUNDS; round++) {
 		virtq_disable_notify(vq);
-		if (!take_chains(queue))
-			return;
-	} while (virtq_enable_notify(vq));
-	block_kick(queue->block_queue);
-	/* Those that ended without I/O. */
+		more = take_chains(queue);
+		block_kick(queue->block_queue);
+		more = more && virtq_enable_notify(vq);
+	}
+	queue->taking = false;
 	virtio_signal(vd, q);
+	if (more)
+		virtio_notify_again(vd, q);
 }
 
 static void on_batch(void *opaque)
 {
 	struct blk_queue *queue = opaque;
 
-	virtio_signal(&queue->blk->vd, queue->index);
+	if (!queue->taking)
+		virtio_signal(&queue->blk->vd, queue->index);
 }
 
 static void blk_stop(struct virtio_device *vd)

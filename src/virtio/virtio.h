@@ -126,6 +126,8 @@ void virtio_fail(struct virtio_device *vd, const char *fmt, ...)
 void virtio_fail_queue(struct virtio_device *vd, unsigned q);
 /* Publishes what was pushed to queue q, and interrupts the driver if it asked to be. */
 void virtio_signal(struct virtio_device *vd, unsigned q);
+/* Calls notify() for queue q again, after others on the loop have had their turn. */
+void virtio_notify_again(struct virtio_device *vd, unsigned q);
 /* Configuration changed: new generation, interrupt. Any thread. */
 void virtio_config_changed(struct virtio_device *vd);
 

@@ -68,7 +68,8 @@ static void machine_with(const char *drive)
 		backends_add(drv.machine.backends, BACKEND_BLOCK, "d0", open_disk(drive), NULL), 0);
 }
 
-static void plug(const char *drive, const char *device)
+/* Requests of aio=threads stay in flight until block_start_threads(). */
+static void plug_stalled(const char *drive, const char *device)
 {
 	struct error *err ERROR_AUTO = NULL;
 	char *text AUTO_FREE = xasprintf("drive=d0,id=disk0%s", device);
@@ -76,8 +77,13 @@ static void plug(const char *drive, const char *device)
 	machine_with(drive);
 	if (!driver_plug(&drv, &virtio_blk_pci_class, text, &err))
 		fail_msg("%s", error_message(err));
-	assert_int_equal(block_start_threads(NULL, NULL), 0);
 	assert_int_equal(iothread_start_all(NULL), 0);
+}
+
+static void plug(const char *drive, const char *device)
+{
+	plug_stalled(drive, device);
+	assert_int_equal(block_start_threads(NULL, NULL), 0);
 }
 
 static void unplug(void)
@@ -444,6 +450,15 @@ static void write_cache(void **state)
 	}
 }
 
+static void expect_broken(void)
+{
+	const uint64_t end = now_ns() + 5 * UINT64_C(1000000000);
+
+	while (!driver_needs_reset(&drv) && now_ns() < end)
+		usleep(100);
+	assert_true(driver_needs_reset(&drv));
+}
+
 static void no_room_for_head_or_status(void **state)
 {
 	static const struct {
@@ -458,8 +473,6 @@ static void no_room_for_head_or_status(void **state)
 
 	plug("", "");
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
-		const uint64_t end = now_ns() + 5 * UINT64_C(1000000000);
-
 		driver_start(&drv, 0, 16);
 		*(struct head *)guest(HEAD_GPA(0)) = (struct head){ T_IN, 0, 0 };
 		/* Good ones around it: in flight when it breaks. */
@@ -468,11 +481,34 @@ static void no_room_for_head_or_status(void **state)
 				1);
 		driver_add(&drv.queues[0], cases[i].pieces, cases[i].n);
 		driver_kick(&drv, 0);
-		while (!driver_needs_reset(&drv) && now_ns() < end)
-			usleep(100);
-		assert_true(driver_needs_reset(&drv));
+		expect_broken();
 	}
 	driver_start(&drv, 0, 16);
+	assert_int_equal(read_data(0, 512, NULL), S_OK);
+	unplug();
+}
+
+/* The same chain again and again, while none has come back. */
+static void more_in_flight_than_entries(void **state)
+{
+	struct driver_queue *d = &drv.queues[0];
+	uint16_t head;
+
+	plug_stalled("aio=threads", ",queue-size=8");
+	driver_start(&drv, 0, 8);
+	head = request(0, 0, T_FLUSH, 0, NULL, 0);
+	for (unsigned i = 1; i < 8; i++)
+		driver_offer(d, head);
+	driver_publish(d);
+	driver_kick(&drv, 0);
+	usleep(50000);
+	driver_offer(d, head);
+	driver_publish(d);
+	driver_kick(&drv, 0);
+	usleep(50000);
+	assert_int_equal(block_start_threads(NULL, NULL), 0);
+	expect_broken();
+	driver_start(&drv, 0, 8);
 	assert_int_equal(read_data(0, 512, NULL), S_OK);
 	unplug();
 }
@@ -623,6 +659,7 @@ int main(void)
 		T(bad_requests),
 		T(write_cache),
 		T(no_room_for_head_or_status),
+		T(more_in_flight_than_entries),
 		T(load_uring),
 		T(load_uring_direct),
 		T(load_threads),
