@@ -1,6 +1,6 @@
 /*
- * The threads of a queue: what does its I/O where there is no io_uring, or io_uring has no such
- * operation.
+ * The threads of a queue: what does its I/O where there is no io_uring, or what io_uring has no
+ * operation or no worker for.
  *
  * Two lists under one lock: what is to be done, and what has been. A worker takes from the first,
  * makes one system call, and puts the request on the second; an edge-triggered eventfd tells the
