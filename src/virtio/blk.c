@@ -343,7 +343,8 @@ static bool take_chains(struct blk_queue *queue)
 				    queue->index);
 		return false;
 	}
-	if (!virtq_has_work(vq))
+	/* All are in flight. */
+	if (!virtq_enable_notify(vq))
 		return true;
 	virtio_fail(&blk->vd, "queue %u: more requests in flight than the queue has entries",
 		    queue->index);
