@@ -6,16 +6,14 @@
 #include "hav/soft/exec.h"
 
 /* Offsets in the image of FXSAVE (Intel SDM vol. 1 §10.5.1). */
-#define FX_FIP     8
-#define FX_FDP     16
-#define FX_MXCSR   24
-#define FX_ST0     32
-#define FX_XMM0    160
-#define FX_XMM8    288
-#define FX_END     416
-#define FX_SIZE    512
-
-#define MXCSR_MASK 0xffffu
+#define FX_FIP   8
+#define FX_FDP   16
+#define FX_MXCSR 24
+#define FX_ST0   32
+#define FX_XMM0  160
+#define FX_XMM8  288
+#define FX_END   416
+#define FX_SIZE  512
 
 static enum soft_result check(struct soft_vcpu *cpu)
 {
@@ -79,7 +77,7 @@ static enum soft_result fxrstor(struct soft_vcpu *cpu, const struct soft_insn *i
 	if (r)
 		return r;
 	memcpy(&mxcsr, bytes + FX_MXCSR, 4);
-	if (size > FX_XMM0 && (mxcsr & ~MXCSR_MASK))
+	if (size > FX_XMM0 && (mxcsr & ~soft_mxcsr_mask()))
 		return soft_raise_error(cpu, EXC_GP, 0);
 	if (!is_wide(insn)) {
 		memset(bytes + FX_FIP + 4, 0, 4);

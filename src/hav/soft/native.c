@@ -38,6 +38,14 @@
 #define ARITHMETIC (RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF)
 #define MAX_STUB   512
 
+/* In FXSAVE's image (Intel SDM vol. 1 §10.5.1). */
+#define FX_FIP     8
+#define FX_FDP     16
+#define FX_MXCSR   24
+
+#define HOST_MXCSR 0x1f80u
+#define MXCSR_MM   BIT(17)
+
 /* int soft_stub_call(cpu, memory, stub): 0, or 1 + the number of the exception. */
 int soft_stub_call(struct soft_vcpu *cpu, void *memory, const void *stub);
 extern const char soft_stub_fault[];
@@ -123,11 +131,36 @@ static void install_handlers(void)
 		sigaction(signals[i], &action, &previous[signals[i]]);
 }
 
+/* Which bits of MXCSR there are (Intel SDM vol. 1 §11.6.6). */
+static uint32_t mxcsr_mask = 0xffbf;
+
+static void find_mxcsr_mask(void)
+{
+	uint8_t fx[512] __attribute__((aligned(16)));
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 %0" : "=m"(fx));
+	memcpy(&mask, fx + FX_MXCSR + 4, sizeof(mask));
+	if (mask)
+		mxcsr_mask = mask;
+}
+
+uint32_t soft_mxcsr_mask(void)
+{
+	return mxcsr_mask;
+}
+
+static void init(void)
+{
+	install_handlers();
+	find_mxcsr_mask();
+}
+
 void soft_native_init(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	pthread_once(&once, install_handlers);
+	pthread_once(&once, init);
 }
 
 /* --- Room for stubs ---- */
@@ -425,10 +458,6 @@ const void *soft_stub(struct soft_vcpu *cpu, const struct soft_decoded *d, struc
 
 /* --- Running one ---- */
 
-#define FX_FIP     8
-#define FX_FDP     16
-#define HOST_MXCSR 0x1f80u
-
 /* Bits of FSW and FCW (Intel SDM vol. 1 §8.1.3). */
 #define X87_EXCEPTIONS 0x3f
 #define X87_PE         (1u << 5)
@@ -443,6 +472,18 @@ void soft_fpu_save(struct soft_vcpu *cpu)
 	memcpy(cpu->frame.fx + FX_FIP, &cpu->x87_ip, 8);
 	memcpy(cpu->frame.fx + FX_FDP, &cpu->x87_dp, 8);
 	cpu->fpu_live = false;
+}
+
+/* MXCSR.MM: some SSE instructions do not ask for alignment then (APM vol. 1 §4.3.2). */
+static bool host_decides_alignment(const struct soft_vcpu *cpu)
+{
+	uint32_t mxcsr;
+
+	if (cpu->fpu_live)
+		__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+	else
+		memcpy(&mxcsr, cpu->frame.fx + FX_MXCSR, sizeof(mxcsr));
+	return mxcsr & MXCSR_MM;
 }
 
 /* BT and the like reach beyond their operand: by this many bytes. */
@@ -588,7 +629,8 @@ static enum soft_result run_on_memory(struct soft_vcpu *cpu, const struct soft_i
 	struct soft_span span;
 	enum soft_result r;
 
-	if ((insn->flags & INSN_ALIGNED) && !soft_is_aligned(cpu, insn->segment, at))
+	if ((insn->flags & INSN_ALIGNED) && !soft_is_aligned(cpu, insn->segment, at) &&
+	    !((insn->flags & INSN_FPU) && host_decides_alignment(cpu)))
 		r = soft_raise_error(cpu, EXC_GP, 0);
 	else
 		r = soft_linear(cpu, insn->segment, at, insn->memory_size, access, &linear);

@@ -135,8 +135,8 @@ static unsigned soft_capability(const struct hav *hav, enum hav_cap cap)
 	 BIT(23) | BIT(24) | BIT(29))
 #define OWN_7_EBX  (BIT(0) | BIT(1) | BIT(7) | BIT(20))
 #define BITS_7_ECX BIT(2) /* UMIP */
-/* LAHF, CR8, LZCNT, PREFETCHW */
-#define BITS_8_1_ECX (BIT(0) | BIT(4) | BIT(5) | BIT(8))
+/* LAHF, CR8, LZCNT, misaligned SSE (AMD), PREFETCHW */
+#define BITS_8_1_ECX (BIT(0) | BIT(4) | BIT(5) | BIT(7) | BIT(8))
 /* those of leaf 1, and SYSCALL, NX, 1 GiB pages, RDTSCP, long mode */
 #define BITS_8_1_EDX (0x0183f3ffu | BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
 

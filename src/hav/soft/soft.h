@@ -817,6 +817,7 @@ void soft_msr_set(struct soft_vcpu *cpu, uint32_t index, uint64_t value);
 void soft_msrs_get(struct soft_vcpu *cpu, struct hav_state *state);
 soft_fn soft_rdmsr, soft_wrmsr;
 void soft_fpu_reset(struct soft_vcpu *cpu);
+uint32_t soft_mxcsr_mask(void); /* the bits that MXCSR has */
 unsigned soft_get_cr8(const struct hav_vcpu *vcpu);
 void soft_set_cr8(struct hav_vcpu *vcpu, unsigned cr8);
 uint32_t soft_vcpu_tsc_khz(const struct hav_vcpu *vcpu);

@@ -508,7 +508,7 @@ static void set_xsave(struct soft_vcpu *cpu, const struct hav_state *state)
 		memcpy(&cpu->x87_dp, state->xsave + 16, 8);
 	}
 	if (components & 2) {
-		mxcsr &= 0xffff;
+		mxcsr &= soft_mxcsr_mask();
 		memcpy(cpu->frame.fx + 24, &mxcsr, 4);
 		memcpy(cpu->frame.fx + 160, state->xsave + 160, 256);
 	}
@@ -602,7 +602,7 @@ int soft_set_state(struct hav_vcpu *vcpu, unsigned groups, const struct hav_stat
 void soft_fpu_reset(struct soft_vcpu *cpu)
 {
 	static const uint16_t fcw = 0x37f;
-	static const uint32_t mxcsr[] = { 0x1f80, 0xffff };
+	const uint32_t mxcsr[] = { 0x1f80, soft_mxcsr_mask() };
 
 	cpu->fpu_live = false;
 	cpu->x87_ip = cpu->x87_dp = 0;
