@@ -259,7 +259,8 @@ void invlpg(uint64_t address);
 /* CPUID's features, for .when. */
 bool has_smep(void), has_smap(void), has_1g(void), has_nx(void), has_xsave(void), has_bmi(void);
 bool has_sysenter_long(void), has_no_sysenter_long(void), has_fsgsbase(void), has_umip(void);
-bool has_sha(void), has_aes(void), has_pclmul(void), has_adx(void), has_movbe(void);
+bool has_misalignsse(void), has_sha(void), has_aes(void), has_pclmul(void), has_adx(void),
+	has_movbe(void);
 bool has_xsaveopt(void), has_rdtscp(void), has_rdrand(void), has_lahf(void), has_amd(void);
 
 #endif

@@ -225,6 +225,19 @@ U(mxcsr_daz,
 					       "1") "addsd %xmm0, %xmm0;"
 						    "movl $0x1f80, (%rbx); ldmxcsr (%rbx)" OUT);
 
+/* APM vol. 1 §4.3.2: with MXCSR.MM some operands need no alignment, with MOVAPS they do. */
+#define MM    M "movl $0x21f80, (%rbx); ldmxcsr (%rbx); movq $0x1234, 1(%rbx);"
+#define PLAIN "; movl $0x1f80, (%rbx); ldmxcsr (%rbx)"
+U(mxcsr_mm, MM "pxor %xmm0, %xmm0; paddd 1(%rbx), %xmm0" PLAIN OUT, .rax = 0x1234,
+  .when = has_misalignsse);
+U(mxcsr_mm_across_pages,
+  MM "movq $0x1234, 0xff9(%rbx); movq $0, 0x1001(%rbx); pxor %xmm0, %xmm0;"
+     "paddd 0xff9(%rbx), %xmm0" PLAIN OUT,
+  .rax = 0x1234, .when = has_misalignsse);
+U(mxcsr_mm_movaps, MM HERE "movaps 1(%rbx), %xmm0", .v = GP, .when = has_misalignsse);
+U(mxcsr_mm_fxrstor, MM "fxsave (%rbx); fxrstor (%rbx); movl 24(%rbx), %eax" PLAIN, .rax = 0x21f80,
+  .when = has_misalignsse);
+
 /* --- FXSAVE and XSAVE ---- */
 
 U(fxsave_round,
