@@ -468,7 +468,7 @@ static int make_engine(struct block_queue *queue, struct error **err)
 	if (queue->uring) {
 		if (!(block->device && block->discard) && !uring_has_one_worker(queue->uring))
 			return 0;
-		n_threads = 1;
+		n_threads = 1; /* for what is not for_uring() */
 	}
 	queue->pool = pool_new(queue, n_threads, err);
 	return queue->pool ? 0 : -1;

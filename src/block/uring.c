@@ -32,8 +32,8 @@
 #include <sys/vfs.h>
 
 #define MAX_SQ_ENTRIES 64
-#define GATHER_PART    4
-#define GATHER_NS      100000
+#define GATHER_PART    4      /* of what is in flight, one in so many is waited for */
+#define GATHER_NS      100000 /* so long */
 
 struct uring {
 	struct block_queue *queue;
@@ -136,8 +136,8 @@ static int set_up_ring(struct uring *uring)
 }
 
 /*
- * With much in flight the next completions are near. Waiting for some of them, for a while that no
- * one notices at such a depth, spares wake-ups here and interrupts there.
+ * With much in flight the next completions are near. Waiting for some of them, for a while that is
+ * not noticed at such a depth, spares wake-ups here and interrupts in the guest.
  */
 static void gather(struct uring *uring)
 {
