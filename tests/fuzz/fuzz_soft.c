@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -86,6 +87,17 @@ static void make(struct machine *m, enum hav_translation translation)
 		abort();
 }
 
+static void finish(void)
+{
+	atomic_store(&over, true);
+	pthread_join(kicking, NULL);
+	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++) {
+		hav_vcpu_destroy(machines[i].vcpu);
+		hav_vm_destroy(machines[i].vm);
+	}
+	hav_close(hav);
+}
+
 static void prepare(void)
 {
 	uint8_t *room = mmap(NULL, RAM + 2 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -96,7 +108,7 @@ static void prepare(void)
 		abort();
 	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++)
 		make(&machines[i], kinds[i]);
-	if (pthread_create(&kicking, NULL, kicker, NULL))
+	if (pthread_create(&kicking, NULL, kicker, NULL) || atexit(finish))
 		abort();
 }
 
@@ -275,17 +287,6 @@ static size_t random_input(uint8_t *buf)
 	return sizeof(in) + n;
 }
 
-static void finish(void)
-{
-	atomic_store(&over, true);
-	pthread_join(kicking, NULL);
-	for (unsigned i = 0; i < ARRAY_SIZE(machines); i++) {
-		hav_vcpu_destroy(machines[i].vcpu);
-		hav_vm_destroy(machines[i].vm);
-	}
-	hav_close(hav);
-}
-
 int main(int argc, char **argv)
 {
 	static uint8_t buf[sizeof(struct input) + CODE_SIZE + 256];
@@ -297,7 +298,6 @@ int main(int argc, char **argv)
 			return 2;
 	while (runs--)
 		LLVMFuzzerTestOneInput(buf, random_input(buf));
-	finish();
 	return 0;
 }
 #endif
