@@ -100,6 +100,11 @@ teardown() {
 
 @test "TCP, as -s means it" {
 	tiny -S -gdb none
+	# timeout passes a signal on once it has a child.
+	for _ in {1..100}; do
+		[ ! -S gdb ] || break
+		sleep 0.1
+	done
 	kill "$vm" && wait "$vm" || true
 	read -ra command <<<"$vmm"
 	timeout 120 "${command[@]}" -nodefaults -display none -serial file:console -m 64 -device isa-debug-exit \
